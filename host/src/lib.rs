@@ -1,0 +1,6 @@
+//! The wasmill host as a library: one folder per room, in the order in which a message meets them.
+//! ARCHITECTURE.md has the map and the invariants.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests may panic"))]
+
+pub mod message;
