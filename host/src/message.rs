@@ -61,7 +61,11 @@ impl<'a> Headers<'a> {
             rest = tail;
             seen += 1;
         }
-        if seen == u32::from(count) { Ok(headers) } else { Err(Error::Lengths) }
+        if seen == u32::from(count) {
+            Ok(headers)
+        } else {
+            Err(Error::Lengths)
+        }
     }
 
     #[must_use]
@@ -95,7 +99,10 @@ impl<'a> Headers<'a> {
         if self.count == 0 {
             return None;
         }
-        self.iter().filter(|(n, _)| *n == name).last().and_then(|(_, v)| v)
+        self.iter()
+            .filter(|(n, _)| *n == name)
+            .last()
+            .and_then(|(_, v)| v)
     }
 }
 
@@ -105,7 +112,9 @@ fn split_header(rest: &[u8]) -> Option<(&[u8], Option<&[u8]>, &[u8])> {
     let (name, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*name_len)))?;
     match u32::from_le_bytes(*value_len) {
         ABSENT => Some((name, None, rest)),
-        n => rest.split_at_checked(n as usize).map(|(value, rest)| (name, Some(value), rest)),
+        n => rest
+            .split_at_checked(n as usize)
+            .map(|(value, rest)| (name, Some(value), rest)),
     }
 }
 
@@ -131,7 +140,8 @@ impl HeadersBuf {
     /// value over 4 GiB - 2, or there are 65,535 headers already.
     #[must_use]
     pub fn push(&mut self, name: &str, value: Option<&[u8]>) -> bool {
-        let (Ok(name_len), Some(count)) = (u16::try_from(name.len()), self.count.checked_add(1)) else {
+        let (Ok(name_len), Some(count)) = (u16::try_from(name.len()), self.count.checked_add(1))
+        else {
             return false;
         };
         let value_len = match value.map(|v| u32::try_from(v.len())) {
@@ -149,7 +159,10 @@ impl HeadersBuf {
 
     #[must_use]
     pub fn as_headers(&self) -> Headers<'_> {
-        Headers { count: self.count, block: &self.block }
+        Headers {
+            count: self.count,
+            block: &self.block,
+        }
     }
 }
 
@@ -182,23 +195,46 @@ impl<'a> MessageRef<'a> {
     /// Reads the record at the head of `bytes`; returns it and the rest. Lengths are checked, header
     /// blocks are not walked (they were checked when the message was accepted).
     pub fn read_record(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), Error> {
-        let (head, _) = bytes.split_first_chunk::<RECORD_HEADER_LEN>().ok_or(Error::Truncated)?;
-        let word = |at: usize| head.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
-        let half = |at: usize| head.get(at..at + 2).and_then(|b| b.try_into().ok()).map_or(0, u16::from_le_bytes);
+        let (head, _) = bytes
+            .split_first_chunk::<RECORD_HEADER_LEN>()
+            .ok_or(Error::Truncated)?;
+        let word = |at: usize| {
+            head.get(at..at + 4)
+                .and_then(|b| b.try_into().ok())
+                .map_or(0, u32::from_le_bytes)
+        };
+        let half = |at: usize| {
+            head.get(at..at + 2)
+                .and_then(|b| b.try_into().ok())
+                .map_or(0, u16::from_le_bytes)
+        };
         let timestamp_ms = head.last_chunk::<8>().map_or(0, |b| i64::from_le_bytes(*b));
         let (size, key_len, payload_len, headers_len) = (word(0), word(4), word(8), word(12));
         if half(18) != 0 {
             return Err(Error::Flags(half(18)));
         }
-        let (record, rest) = bytes.split_at_checked(size as usize).ok_or(Error::Truncated)?;
+        let (record, rest) = bytes
+            .split_at_checked(size as usize)
+            .ok_or(Error::Truncated)?;
         let body = record.get(RECORD_HEADER_LEN..).ok_or(Error::Lengths)?;
         let (key, body) = split_optional(body, key_len)?;
         let (payload, body) = split_optional(body, payload_len)?;
         if body.len() != headers_len as usize {
             return Err(Error::Lengths);
         }
-        let headers = Headers { count: half(16), block: body };
-        Ok((Self { key, payload, headers, timestamp_ms }, rest))
+        let headers = Headers {
+            count: half(16),
+            block: body,
+        };
+        Ok((
+            Self {
+                key,
+                payload,
+                headers,
+                timestamp_ms,
+            },
+            rest,
+        ))
     }
 }
 
@@ -206,7 +242,9 @@ fn split_optional(body: &[u8], len: u32) -> Result<(Option<&[u8]>, &[u8]), Error
     if len == ABSENT {
         return Ok((None, body));
     }
-    body.split_at_checked(len as usize).map(|(part, rest)| (Some(part), rest)).ok_or(Error::Lengths)
+    body.split_at_checked(len as usize)
+        .map(|(part, rest)| (Some(part), rest))
+        .ok_or(Error::Lengths)
 }
 
 #[cfg(test)]

@@ -1,0 +1,2 @@
+//! YAML to validated types.
+pub mod valid;

@@ -1,0 +1,2 @@
+//! From delivery to settlement.
+pub mod snapshot;
