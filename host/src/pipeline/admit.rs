@@ -4,22 +4,25 @@
 use crate::config::valid::{Format, IfMissing, OnLostOffset};
 use crate::connector::{Connector, ReadError};
 use crate::expression;
-use crate::idempotency::claims::{Claim, Owner};
 use crate::idempotency;
+use crate::idempotency::claims::{Claim, Owner};
 use crate::message::MessageRef;
 use crate::pipeline::correlation::Correlation;
 use crate::pipeline::counts::Observer;
 use crate::pipeline::handler::Handler;
 use crate::pipeline::lane::{LaneKey, Until, lane_of};
 use crate::pipeline::offsets::Admission;
-use crate::pipeline::run::{CALL_BYTES_MAX, Claimed, Clock, Entry, Halt, Refusal, Work, Worker};
+use crate::pipeline::run::{CALL_BYTES_MAX, Claimed, Clock, Entry, Halt, Work, Worker};
+use crate::pipeline::verdict::Reason;
 use crate::pipeline::window::Delivery;
-use crate::plugin::frame::Call;
+use crate::plugin::Call;
 
 /// After an error of the store, when reading or looking up is tried again.
 const AGAIN_MS: i64 = 500;
 /// The error a delivery carries while it runs in a window that may hold a host killer (§4.4).
 pub(super) const STOPPED_DURING: &str = "the host stopped during this attempt";
+
+const CONFLICT: &str = "another message with this idempotency key had other content";
 
 /// What the stages before the call found.
 enum Stage {
@@ -92,7 +95,9 @@ where
     fn collect_due(&mut self, max: usize) {
         let now = self.now_ms();
         while self.entries.len() < max {
-            let Some((lane, delivery)) = self.lanes.pop_due(now) else { return };
+            let Some((lane, delivery)) = self.lanes.pop_due(now) else {
+                return;
+            };
             if !self.joins(&delivery) {
                 self.lanes.insert(lane, delivery);
                 return;
@@ -127,8 +132,12 @@ where
         if !self.fill(index)? {
             return Ok(Taken::Empty);
         }
-        let Some(partition) = self.partitions.get_mut(index) else { return Ok(Taken::Empty) };
-        let Some(next) = partition.window.peek() else { return Ok(Taken::Empty) };
+        let Some(partition) = self.partitions.get_mut(index) else {
+            return Ok(Taken::Empty);
+        };
+        let Some(next) = partition.window.peek() else {
+            return Ok(Taken::Empty);
+        };
         let (offset, bytes) = (next.offset, next.message.record_len());
         if !self.entries.is_empty() && self.batch.bytes() + bytes > CALL_BYTES_MAX {
             return Ok(Taken::Full);
@@ -136,16 +145,21 @@ where
         if !self.joins_at(index, offset) {
             return Ok(Taken::Full);
         }
-        let Some(partition) = self.partitions.get_mut(index) else { return Ok(Taken::Empty) };
+        let Some(partition) = self.partitions.get_mut(index) else {
+            return Ok(Taken::Empty);
+        };
         let attempts = match partition.offsets.admit(offset) {
             Admission::Fresh => 0,
             Admission::Again { attempts } => attempts,
+            Admission::Full => return Ok(Taken::Empty),
             Admission::Done => {
                 partition.window.advance(index as u32, 0, false);
                 return Ok(Taken::Yes);
             }
         };
-        let Some(delivery) = partition.window.advance(index as u32, attempts, true) else { return Ok(Taken::Empty) };
+        let Some(delivery) = partition.window.advance(index as u32, attempts, true) else {
+            return Ok(Taken::Empty);
+        };
         if self.lanes.is_empty() {
             let lane = LaneKey::MAX;
             self.enter(lane, delivery);
@@ -163,8 +177,12 @@ where
     /// Makes the next message of the partition available, within the window's bounds.
     fn fill(&mut self, index: usize) -> Result<bool, Halt> {
         let window = self.plan.window;
-        let Some(partition) = self.partitions.get_mut(index) else { return Ok(false) };
-        if partition.offsets.unfinished() >= u64::from(window.messages) || partition.offsets.room() == 0 {
+        let Some(partition) = self.partitions.get_mut(index) else {
+            return Ok(false);
+        };
+        if partition.offsets.unfinished() >= u64::from(window.messages)
+            || partition.offsets.room() == 0
+        {
             return Ok(false);
         }
         if !partition.window.needs_read() {
@@ -191,7 +209,9 @@ where
     fn read_failed(&mut self, index: usize, error: ReadError) -> Result<bool, Halt> {
         let name = self.place(index);
         match error {
-            ReadError::Lost { asked, earliest } if self.plan.on_lost_offset == OnLostOffset::Earliest => {
+            ReadError::Lost { asked, earliest }
+                if self.plan.on_lost_offset == OnLostOffset::Earliest =>
+            {
                 tracing::warn!(%name, asked, earliest, "retention removed messages this group had not settled; going on at the earliest");
                 if let Some(partition) = self.partitions.get_mut(index) {
                     self.counts.lost_offsets += earliest.saturating_sub(asked);
@@ -214,8 +234,11 @@ where
 
     /// A delivery that may have killed the host runs alone; with state, a call stays in one partition.
     fn joins_at(&self, index: usize, offset: u64) -> bool {
-        let Some(first) = self.entries.first().map(|entry| entry.delivery) else { return true };
-        let suspect = self.is_suspect(index, offset) || self.is_suspect(first.partition as usize, first.offset);
+        let Some(first) = self.entries.first().map(|entry| entry.delivery) else {
+            return true;
+        };
+        let suspect = self.is_suspect(index, offset)
+            || self.is_suspect(first.partition as usize, first.offset);
         !suspect && (!self.plan.has_state || first.partition as usize == index)
     }
 
@@ -225,17 +248,26 @@ where
     }
 
     pub(super) fn is_suspect(&self, index: usize, offset: u64) -> bool {
-        self.partitions.get(index).is_some_and(|partition| offset < partition.suspect_until)
+        self.partitions
+            .get(index)
+            .is_some_and(|partition| offset < partition.suspect_until)
     }
 
     /// Takes a delivery through the stages before the call.
     fn enter(&mut self, lane: LaneKey, delivery: Delivery) {
-        let Some((message, correlation)) = self.look(&delivery) else { return };
+        let Some((message, correlation)) = self.look(&delivery) else {
+            return;
+        };
         let stage = self.stages(&delivery, &message);
         match stage {
             Stage::Enter(work, claim) => {
                 let calls = matches!(work, Work::Call);
-                let entry = Entry { delivery, work, correlation, claim };
+                let entry = Entry {
+                    delivery,
+                    work,
+                    correlation,
+                    claim,
+                };
                 if calls {
                     self.enter_frame(&entry);
                 }
@@ -255,7 +287,11 @@ where
 
     /// `lane` is `LaneKey::MAX` when nothing was blocked and so it was not worked out.
     fn hold(&mut self, lane: LaneKey, delivery: Delivery, until: Until) {
-        let lane = if lane == LaneKey::MAX { self.lane(&delivery) } else { lane };
+        let lane = if lane == LaneKey::MAX {
+            self.lane(&delivery)
+        } else {
+            lane
+        };
         self.lanes.hold(lane, until);
         self.lanes.insert(lane, delivery);
     }
@@ -264,7 +300,12 @@ where
         let partition = self.partitions.get(delivery.partition as usize)?;
         let message = partition.window.message(delivery)?;
         let topic = self.plan.topics.get(usize::from(partition.topic))?;
-        let correlation = Correlation::of(&message.headers, topic.hash, partition.number, delivery.offset);
+        let correlation = Correlation::of(
+            &message.headers,
+            topic.hash,
+            partition.number,
+            delivery.offset,
+        );
         Some((message, correlation))
     }
 
@@ -277,7 +318,7 @@ where
             && let Some(payload) = message.payload
             && let Err(error) = expression::json_is_valid(payload)
         {
-            return Stage::Enter(Work::Refuse(Refusal::Undecodable(error)), None);
+            return Stage::Enter(Work::Refuse(Reason::Undecodable, error), None);
         }
         match self.plan.idempotency {
             Some(_) => self.deduplicate(delivery, message),
@@ -292,48 +333,93 @@ where
             .get(delivery.partition as usize)
             .and_then(|partition| partition.offsets.attempt(delivery.offset))
             .map_or_else(String::new, |attempt| attempt.error.clone());
-        Work::Refuse(if error == STOPPED_DURING { Refusal::HostCrash } else { Refusal::Spent(error) })
+        let reason = if error == STOPPED_DURING {
+            Reason::HostCrash
+        } else {
+            Reason::AttemptsExhausted
+        };
+        Work::Refuse(reason, error)
     }
 
     fn deduplicate(&self, delivery: &Delivery, message: &MessageRef<'_>) -> Stage {
-        let (Some(policy), Some(claims), Some(table)) = (&self.plan.idempotency, &self.claims, &self.table) else {
+        let (Some(policy), Some(claims), Some(table)) =
+            (&self.plan.idempotency, &self.claims, &self.table)
+        else {
             return Stage::Enter(Work::Call, None);
         };
         let mut key = self.key.borrow_mut();
         let hash = match policy.key.evaluate(message, &mut key) {
             Ok(value) => idempotency::hash(value.canonical()),
-            Err(_) if policy.if_missing == IfMissing::Process => return Stage::Enter(Work::Call, None),
-            Err(error) => return Stage::Enter(Work::Refuse(Refusal::NoIdempotencyKey(error.to_string())), None),
+            Err(_) if policy.if_missing == IfMissing::Process => {
+                return Stage::Enter(Work::Call, None);
+            }
+            Err(error) => {
+                return Stage::Enter(
+                    Work::Refuse(Reason::NoIdempotencyKey, error.to_string()),
+                    None,
+                );
+            }
         };
-        let fingerprint = match idempotency::fingerprint(&policy.fingerprint, message) {
+        let fingerprint = match fingerprint(&policy.fingerprint, message) {
             Ok(fingerprint) => fingerprint,
-            Err(error) => return Stage::Enter(Work::Refuse(Refusal::ExpressionFailed(error.to_string())), None),
+            Err(error) => return Stage::Enter(Work::Refuse(Reason::ExpressionFailed, error), None),
         };
-        let owner = Owner { worker: self.index, partition: delivery.partition, offset: delivery.offset };
+        let owner = Owner {
+            worker: self.index,
+            partition: delivery.partition,
+            offset: delivery.offset,
+        };
         let now = self.unix_ms;
-        match claims.claim(hash, fingerprint, owner, now, || table.completion(hash, now)) {
-            Ok(Claim::Taken(fence)) => Stage::Enter(Work::Call, Some(Claimed { hash, fence, fingerprint })),
+        match claims.claim(hash, fingerprint, owner, now, || {
+            table.completion(hash, now)
+        }) {
+            Ok(Claim::Taken(fence)) => Stage::Enter(
+                Work::Call,
+                Some(Claimed {
+                    hash,
+                    fence,
+                    fingerprint,
+                }),
+            ),
             Ok(Claim::Wait) => Stage::Wait,
             Ok(Claim::Duplicate(completion)) => Stage::Enter(Work::Duplicate(completion), None),
-            Ok(Claim::Conflict) => Stage::Enter(Work::Refuse(Refusal::IdempotencyConflict), None),
+            Ok(Claim::Conflict) => Stage::Enter(
+                Work::Refuse(Reason::IdempotencyConflict, CONFLICT.to_owned()),
+                None,
+            ),
             Err(why) => Stage::Later(why.to_string()),
         }
     }
 
     /// The frame wants the key's text, and the scratch buffer holds another message's by now.
     fn evaluate_key_again(&self, entry: &Entry) {
-        let (Some(policy), Some(_)) = (&self.plan.idempotency, &entry.claim) else { return };
-        let Some((message, _)) = self.look(&entry.delivery) else { return };
-        if policy.key.evaluate(&message, &mut self.key.borrow_mut()).is_err() {
+        let (Some(policy), Some(_)) = (&self.plan.idempotency, &entry.claim) else {
+            return;
+        };
+        let Some((message, _)) = self.look(&entry.delivery) else {
+            return;
+        };
+        if policy
+            .key
+            .evaluate(&message, &mut self.key.borrow_mut())
+            .is_err()
+        {
             // It evaluated before over the same bytes.
-            tracing::error!(offset = entry.delivery.offset, "the idempotency key no longer evaluates");
+            tracing::error!(
+                offset = entry.delivery.offset,
+                "the idempotency key no longer evaluates"
+            );
         }
     }
 
     fn enter_frame(&mut self, entry: &Entry) {
         let delivery = &entry.delivery;
-        let Some(partition) = self.partitions.get(delivery.partition as usize) else { return };
-        let Some(message) = partition.window.message(delivery) else { return };
+        let Some(partition) = self.partitions.get(delivery.partition as usize) else {
+            return;
+        };
+        let Some(message) = partition.window.message(delivery) else {
+            return;
+        };
         let key = self.key.borrow();
         self.batch.push(&Call {
             topic: partition.topic,
@@ -347,8 +433,13 @@ where
     }
 
     pub(super) fn lane(&self, delivery: &Delivery) -> LaneKey {
-        let Some(partition) = self.partitions.get(delivery.partition as usize) else { return 0 };
-        let key = partition.window.message(delivery).and_then(|message| message.key);
+        let Some(partition) = self.partitions.get(delivery.partition as usize) else {
+            return 0;
+        };
+        let key = partition
+            .window
+            .message(delivery)
+            .and_then(|message| message.key);
         lane_of(self.plan.ordering, key, delivery.partition, delivery.offset)
     }
 
@@ -366,13 +457,40 @@ where
     }
 
     pub(super) fn place(&self, index: usize) -> String {
-        let Some(partition) = self.partitions.get(index) else { return String::new() };
-        let topic = self.plan.topics.get(usize::from(partition.topic)).map_or("", |topic| topic.name.as_str());
+        let Some(partition) = self.partitions.get(index) else {
+            return String::new();
+        };
+        let topic = self
+            .plan
+            .topics
+            .get(usize::from(partition.topic))
+            .map_or("", |topic| topic.name.as_str());
         format!("{topic}/{}", partition.number)
     }
 }
 
+/// What has to agree between duplicates: chosen fields, or the whole payload.
+fn fingerprint(fields: &[expression::Expression], message: &MessageRef<'_>) -> Result<u64, String> {
+    if fields.is_empty() {
+        return Ok(idempotency::fingerprint(message.payload));
+    }
+    let mut values = Vec::with_capacity(fields.len());
+    for field in fields {
+        let mut value = Vec::new();
+        field
+            .canonical(message, &mut value)
+            .map_err(|error| format!("idempotency.fingerprint `{}`: {error}", field.source()))?;
+        values.push(value);
+    }
+    Ok(idempotency::fingerprint_fields(
+        values.iter().map(Vec::as_slice),
+    ))
+}
+
 /// The text in a canonical key: all after the tag of its type.
 fn key_text(canonical: &[u8]) -> &str {
-    canonical.get(1..).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
+    canonical
+        .get(1..)
+        .and_then(|text| std::str::from_utf8(text).ok())
+        .unwrap_or_default()
 }

@@ -58,7 +58,8 @@ fn derive(topic_hash: u64, partition: u32, offset: u64) -> [u8; 36] {
     let (part, off) = rest.split_at_mut(4);
     part.copy_from_slice(&partition.to_le_bytes());
     off.copy_from_slice(&offset.to_le_bytes());
-    let uuid = uuid::Builder::from_custom_bytes(xxhash_rust::xxh3::xxh3_128(&place).to_be_bytes()).into_uuid();
+    let uuid = uuid::Builder::from_custom_bytes(xxhash_rust::xxh3::xxh3_128(&place).to_be_bytes())
+        .into_uuid();
     let mut text = [0; 36];
     uuid.hyphenated().encode_lower(&mut text);
     text
@@ -86,7 +87,12 @@ mod tests {
         for (i, left) in all.iter().enumerate() {
             assert!(all.iter().skip(i + 1).all(|right| left != right));
         }
-        assert_eq!(uuid::Uuid::parse_str(all[0].text(&none)).unwrap().get_version_num(), 8);
+        assert_eq!(
+            uuid::Uuid::parse_str(all[0].text(&none))
+                .unwrap()
+                .get_version_num(),
+            8
+        );
     }
 
     #[test]
@@ -94,7 +100,10 @@ mod tests {
         for value in [&b""[..], &[b'x'; LEN_MAX + 1], &[0xff]] {
             let mut headers = HeadersBuf::new();
             assert!(headers.push(HEADER, Some(value)));
-            assert!(matches!(Correlation::of(&headers.as_headers(), 1, 2, 3), Correlation::Derived(_)));
+            assert!(matches!(
+                Correlation::of(&headers.as_headers(), 1, 2, 3),
+                Correlation::Derived(_)
+            ));
         }
     }
 }

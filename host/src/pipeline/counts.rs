@@ -1,5 +1,6 @@
 //! What a worker counts while it works: plain numbers, handed to whoever observes once per batch. Pure.
 
+use crate::pipeline::settlement::Target;
 use crate::pipeline::snapshot::PartitionSnapshot;
 use crate::pipeline::verdict::Reason;
 
@@ -19,7 +20,7 @@ pub struct Counts {
     /// A handful of reasons at most: a list is faster than a map.
     pub dead_letters: Vec<(Reason, u64)>,
     pub faults: Vec<(&'static str, u64)>,
-    /// Records published by output (index in the plan).
+    /// Records published by target.
     pub published: Vec<u64>,
     /// Nanoseconds and messages of each call.
     pub calls: Vec<(u64, u32)>,
@@ -39,11 +40,12 @@ impl Counts {
         bump(&mut self.faults, kind);
     }
 
-    pub fn publish(&mut self, output: usize) {
-        if self.published.len() <= output {
-            self.published.resize(output + 1, 0);
+    pub fn publish(&mut self, target: Target) {
+        let target = usize::from(target);
+        if self.published.len() <= target {
+            self.published.resize(target + 1, 0);
         }
-        if let Some(count) = self.published.get_mut(output) {
+        if let Some(count) = self.published.get_mut(target) {
             *count += 1;
         }
     }
@@ -57,7 +59,14 @@ impl Counts {
 
     /// Empties it and keeps the buffers.
     pub fn clear(&mut self) {
-        let Self { dead_letters, faults, published, calls, settlements, .. } = self;
+        let Self {
+            dead_letters,
+            faults,
+            published,
+            calls,
+            settlements,
+            ..
+        } = self;
         let kept = Self {
             dead_letters: emptied(dead_letters),
             faults: emptied(faults),
@@ -87,5 +96,10 @@ pub trait Observer {
     /// Takes over what was counted and clears it.
     fn counted(&mut self, counts: &mut Counts);
     /// How the worker's partitions stand, why it is blocked if it is, bytes of its instance's memory.
-    fn looked(&mut self, partitions: Vec<PartitionSnapshot>, blocked: Option<&str>, memory_bytes: u64);
+    fn looked(
+        &mut self,
+        partitions: Vec<PartitionSnapshot>,
+        blocked: Option<&str>,
+        memory_bytes: u64,
+    );
 }

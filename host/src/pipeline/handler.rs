@@ -1,6 +1,6 @@
 //! What the worker needs of a handler; a plugin's instance is one, a test may bring another.
 
-use crate::plugin::frame::{Batch, Outcomes};
+use crate::plugin::{Batch, Outcomes};
 use crate::plugin::{Fault, Instance, LogLine, StateWrite};
 
 pub trait Handler {

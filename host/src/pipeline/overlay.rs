@@ -16,21 +16,33 @@ pub struct Overlay(Mutex<BTreeMap<Key, Entry>>);
 impl Overlay {
     /// `value` of `None` is a deletion; it becomes readable from the store with `ticket`.
     pub fn put(&self, partition: u32, key: &str, value: Option<Vec<u8>>, ticket: Ticket) {
-        self.entries().insert((partition, key.to_owned()), (ticket, value));
+        self.entries()
+            .insert((partition, key.to_owned()), (ticket, value));
     }
 
     /// `None`: ask the store.
     #[must_use]
     pub fn get(&self, partition: u32, key: &str) -> Option<Option<Vec<u8>>> {
-        self.entries().get(&(partition, key.to_owned())).map(|(_, value)| value.clone())
+        self.entries()
+            .get(&(partition, key.to_owned()))
+            .map(|(_, value)| value.clone())
     }
 
     /// Lays the writes over what the store has under `prefix` (key order kept), at most `limit`.
     #[must_use]
-    pub fn scan(&self, partition: u32, prefix: &str, stored: Vec<(String, Vec<u8>)>, limit: usize) -> Vec<(String, Vec<u8>)> {
+    pub fn scan(
+        &self,
+        partition: u32,
+        prefix: &str,
+        stored: Vec<(String, Vec<u8>)>,
+        limit: usize,
+    ) -> Vec<(String, Vec<u8>)> {
         let entries = self.entries();
         let mut merged: BTreeMap<String, Vec<u8>> = stored.into_iter().collect();
-        for ((_, key), (_, value)) in entries.range((partition, prefix.to_owned())..).take_while(|((p, k), _)| *p == partition && k.starts_with(prefix)) {
+        for ((_, key), (_, value)) in entries
+            .range((partition, prefix.to_owned())..)
+            .take_while(|((p, k), _)| *p == partition && k.starts_with(prefix))
+        {
             match value {
                 Some(value) => merged.insert(key.clone(), value.clone()),
                 None => merged.remove(key),
@@ -83,9 +95,18 @@ mod tests {
         overlay.put(0, "k1", None, 1);
         overlay.put(0, "k3", Some(b"3".to_vec()), 1);
         overlay.put(0, "x", Some(b"x".to_vec()), 1);
-        let stored = vec![("k1".to_owned(), b"1".to_vec()), ("k2".to_owned(), b"2".to_vec())];
+        let stored = vec![
+            ("k1".to_owned(), b"1".to_vec()),
+            ("k2".to_owned(), b"2".to_vec()),
+        ];
         assert_eq!(overlay.deletions(0, "k"), 1);
         let seen = overlay.scan(0, "k", stored, 10);
-        assert_eq!(seen, [("k2".to_owned(), b"2".to_vec()), ("k3".to_owned(), b"3".to_vec())]);
+        assert_eq!(
+            seen,
+            [
+                ("k2".to_owned(), b"2".to_vec()),
+                ("k3".to_owned(), b"3".to_vec())
+            ]
+        );
     }
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::config::valid::{Delivery, Format, Idempotency, Isolation, OnLostOffset, Ordering, Retry, Window};
+use crate::config::valid::{
+    Delivery, Format, Idempotency, Isolation, OnLostOffset, Ordering, Retry, Window,
+};
 use crate::pipeline::output::HeaderRule;
 use crate::pipeline::settlement::Target;
 

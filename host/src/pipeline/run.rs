@@ -16,15 +16,15 @@ use crate::idempotency::{KeyHash, Table};
 use crate::message::HeadersBuf;
 use crate::pipeline::correlation::Correlation;
 use crate::pipeline::counts::{Counts, Observer};
+use crate::pipeline::handler::Handler;
 use crate::pipeline::lane::{LaneKey, Lanes};
 use crate::pipeline::offsets::{Offsets, Progress};
 use crate::pipeline::overlay::Overlay;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::settlement::Settlement;
-use crate::pipeline::verdict::Report;
+use crate::pipeline::verdict::Reason;
 use crate::pipeline::window::{Delivery, Window};
-use crate::plugin::frame::Batch;
-use crate::pipeline::handler::Handler;
+use crate::plugin::Batch;
 use crate::plugin::Fault;
 
 /// Settlements handed on and not acknowledged; more would only add latency.
@@ -70,7 +70,7 @@ impl Control {
         self.0.load(Memory::Relaxed) >= 1
     }
 
-    fn aborted(&self) -> bool {
+    pub(super) fn aborted(&self) -> bool {
         self.0.load(Memory::Relaxed) >= 2
     }
 }
@@ -122,33 +122,7 @@ pub(super) enum Work {
     Call,
     Duplicate(Completion),
     /// It goes to the dead letters without a call.
-    Refuse(Refusal),
-}
-
-/// Why a delivery is not called.
-#[derive(Debug)]
-pub(super) enum Refusal {
-    Undecodable(String),
-    ExpressionFailed(String),
-    NoIdempotencyKey(String),
-    IdempotencyConflict,
-    /// It ran when the host ended, for the last time it may.
-    HostCrash,
-    /// Its attempts were spent under an earlier configuration or host; the last error.
-    Spent(String),
-}
-
-impl Refusal {
-    pub(super) fn report(&self) -> Report<'_> {
-        match self {
-            Self::Undecodable(message) => Report::Undecodable { message },
-            Self::ExpressionFailed(message) => Report::ExpressionFailed { message },
-            Self::NoIdempotencyKey(message) => Report::NoIdempotencyKey { message },
-            Self::IdempotencyConflict => Report::IdempotencyConflict,
-            Self::HostCrash => Report::HostCrash,
-            Self::Spent(reason) => Report::Retryable { reason, after: None },
-        }
-    }
+    Refuse(Reason, String),
 }
 
 /// A settlement handed on, and what its acknowledgement sets in motion.
@@ -236,7 +210,12 @@ where
     O: Observer,
 {
     pub fn new(parts: Parts<C, H, K, O>) -> Self {
-        let topics: Vec<&str> = parts.plan.topics.iter().map(|topic| topic.name.as_str()).collect();
+        let topics: Vec<&str> = parts
+            .plan
+            .topics
+            .iter()
+            .map(|topic| topic.name.as_str())
+            .collect();
         let batch = Batch::new(&topics);
         let partitions = parts
             .assignments
@@ -328,7 +307,10 @@ where
             return Ok(true);
         }
         let started = self.clock.monotonic_ns();
-        let state_partition = self.entries.first().map_or(0, |entry| entry.delivery.partition);
+        let state_partition = self
+            .entries
+            .first()
+            .map_or(0, |entry| entry.delivery.partition);
         let called = self.handler.call(&self.batch, state_partition);
         self.timed(started);
         self.forward_logs();
@@ -348,14 +330,18 @@ where
         if self.batch.len() == 1 {
             return self.judge_fault(fault);
         }
-        tracing::debug!(messages = self.batch.len(), kind = fault.kind.as_str(), "a call faulted: its messages run one by one");
+        tracing::debug!(
+            messages = self.batch.len(),
+            kind = fault.kind.as_str(),
+            "a call faulted: its messages run one by one"
+        );
         self.run_again_one_by_one();
         Ok(())
     }
 
     pub(super) fn run_again_one_by_one(&mut self) {
         self.handler.discard();
-        self.lanes.end_call();
+        self.lanes.call_finished();
         self.singles.extend(self.entries.drain(..));
     }
 

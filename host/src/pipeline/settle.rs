@@ -8,7 +8,8 @@ use crate::pipeline::counts::Observer;
 use crate::pipeline::handler::Handler;
 use crate::pipeline::lane::Until;
 use crate::pipeline::run::{
-    Clock, Halt, IDLE, SETTLEMENT_BYTES_MAX, SETTLEMENT_DELIVERIES_MAX, SETTLEMENTS_IN_FLIGHT_MAX, Sent, Work, Worker,
+    Clock, Halt, IDLE, SETTLEMENT_BYTES_MAX, SETTLEMENT_DELIVERIES_MAX, SETTLEMENTS_IN_FLIGHT_MAX,
+    Sent, Work, Worker,
 };
 use crate::pipeline::settlement::ProgressWrite;
 use crate::pipeline::snapshot::{Holder, PartitionSnapshot, WaitsFor};
@@ -45,14 +46,24 @@ where
                 partition.dirty = false;
                 let mut value = Vec::new();
                 partition.offsets.encode_progress(&mut value);
-                self.settlement.progress.push(ProgressWrite { partition: index as u32, value });
+                self.settlement.progress.push(ProgressWrite {
+                    partition: index as u32,
+                    value,
+                });
             }
         }
         let after = std::mem::take(&mut self.after);
         let at_ns = self.clock.monotonic_ns();
-        let ticket = self.connector.settle(&mut self.settlement).map_err(|error| Halt(error.0))?;
+        let ticket = self
+            .connector
+            .settle(&mut self.settlement)
+            .map_err(|error| Halt(error.0))?;
         self.tickets = ticket;
-        self.in_flight.push_back(Sent { ticket, at_ns, after });
+        self.in_flight.push_back(Sent {
+            ticket,
+            at_ns,
+            after,
+        });
         Ok(())
     }
 
@@ -65,17 +76,26 @@ where
         if let Some(overlay) = &self.overlay {
             overlay.prune(settled);
         }
-        while self.in_flight.front().is_some_and(|sent| sent.ticket <= settled) {
-            let Some(sent) = self.in_flight.pop_front() else { break };
+        while self
+            .in_flight
+            .front()
+            .is_some_and(|sent| sent.ticket <= settled)
+        {
+            let Some(sent) = self.in_flight.pop_front() else {
+                break;
+            };
             let now_ns = self.clock.monotonic_ns();
-            self.counts.settlements.push(now_ns.saturating_sub(sent.at_ns));
+            self.counts
+                .settlements
+                .push(now_ns.saturating_sub(sent.at_ns));
             if let Some(claims) = &self.claims {
                 for (hash, fence) in sent.after.completed {
                     claims.durable(hash, fence);
                 }
             }
             for (lane, delay_ms) in sent.after.backoffs {
-                self.lanes.hold(lane, Until::Time((now_ns / 1_000_000 + delay_ms) as i64));
+                self.lanes
+                    .hold(lane, Until::Time((now_ns / 1_000_000 + delay_ms) as i64));
             }
             for lane in sent.after.unblock {
                 self.lanes.release(lane);
@@ -88,21 +108,28 @@ where
     pub(super) fn mark_before_the_call(&mut self) -> Result<(), Halt> {
         if self.plan.delivery == Guarantee::AtMostOnce {
             for entry in &self.entries {
-                if let Some(partition) = self.partitions.get_mut(entry.delivery.partition as usize) {
+                if let Some(partition) = self.partitions.get_mut(entry.delivery.partition as usize)
+                {
                     partition.offsets.finish(entry.delivery.offset);
                     partition.dirty = true;
                 }
             }
             return self.settle_and_wait();
         }
-        let Some(entry) = self.entries.first() else { return Ok(()) };
+        let Some(entry) = self.entries.first() else {
+            return Ok(());
+        };
         let delivery = entry.delivery;
-        if !matches!(entry.work, Work::Call) || !self.is_suspect(delivery.partition as usize, delivery.offset) {
+        if !matches!(entry.work, Work::Call)
+            || !self.is_suspect(delivery.partition as usize, delivery.offset)
+        {
             return Ok(());
         }
         let now = self.unix_ms;
         if let Some(partition) = self.partitions.get_mut(delivery.partition as usize) {
-            partition.offsets.fail(delivery.offset, delivery.attempts + 1, now, STOPPED_DURING);
+            partition
+                .offsets
+                .fail(delivery.offset, delivery.attempts + 1, now, STOPPED_DURING);
             partition.dirty = true;
         }
         self.settle_and_wait()
@@ -133,7 +160,10 @@ where
     pub(super) fn forward_logs(&mut self) {
         for line in self.handler.take_logs() {
             let entry = line.about.and_then(|about| {
-                self.entries.iter().filter(|entry| matches!(entry.work, Work::Call)).nth(about as usize)
+                self.entries
+                    .iter()
+                    .filter(|entry| matches!(entry.work, Work::Call))
+                    .nth(about as usize)
             });
             let (correlation, offset) = match entry {
                 Some(entry) => {
@@ -143,7 +173,10 @@ where
                         .and_then(|partition| partition.window.message(&entry.delivery))
                         .map(|message| message.headers)
                         .unwrap_or_default();
-                    (entry.correlation.text(&headers).to_owned(), Some(entry.delivery.offset))
+                    (
+                        entry.correlation.text(&headers).to_owned(),
+                        Some(entry.delivery.offset),
+                    )
                 }
                 None => (String::new(), None),
             };
@@ -163,14 +196,25 @@ where
     }
 
     pub(super) fn show(&mut self) {
-        let partitions = (0..self.partitions.len()).filter_map(|index| self.partition_snapshot(index)).collect();
-        self.observer.looked(partitions, self.blocked.as_deref(), self.handler.memory_bytes());
+        let partitions = (0..self.partitions.len())
+            .filter_map(|index| self.partition_snapshot(index))
+            .collect();
+        self.observer.looked(
+            partitions,
+            self.blocked.as_deref(),
+            self.handler.memory_bytes(),
+        );
     }
 
     fn partition_snapshot(&self, index: usize) -> Option<PartitionSnapshot> {
         let partition = self.partitions.get(index)?;
         let topic = self.plan.topics.get(usize::from(partition.topic))?;
-        let oldest = self.lanes.iter().filter_map(|held| held.head.copied()).filter(|delivery| delivery.partition as usize == index).min();
+        let oldest = self
+            .lanes
+            .iter()
+            .map(|(_, delivery)| *delivery)
+            .filter(|delivery| delivery.partition as usize == index)
+            .min();
         let oldest_message = oldest.and_then(|delivery| partition.window.message(&delivery));
         Some(PartitionSnapshot {
             topic: topic.name.clone(),
@@ -181,7 +225,9 @@ where
             held: partition.offsets.unfinished(),
             held_bytes: partition.window.bytes() as u64,
             oldest_unfinished_ms: oldest_message.map(|message| message.timestamp_ms),
-            holder: oldest.filter(|d| d.offset == partition.offsets.committed()).and_then(|delivery| self.holder(index, &delivery)),
+            holder: oldest
+                .filter(|d| d.offset == partition.offsets.committed())
+                .and_then(|delivery| self.holder(index, &delivery)),
         })
     }
 
@@ -189,18 +235,28 @@ where
         let partition = self.partitions.get(index)?;
         let message = partition.window.message(delivery)?;
         let topic = self.plan.topics.get(usize::from(partition.topic))?;
-        let correlation = super::correlation::Correlation::of(&message.headers, topic.hash, partition.number, delivery.offset);
+        let correlation = super::correlation::Correlation::of(
+            &message.headers,
+            topic.hash,
+            partition.number,
+            delivery.offset,
+        );
         let attempt = partition.offsets.attempt(delivery.offset);
-        let until = self.lanes.held(self.lane(delivery)).and_then(|held| held.until);
+        let until = self.lanes.until(self.lane(delivery));
         let (waits_for, next_try_ms) = match until {
             Some(Until::Claim) => (WaitsFor::Claim, None),
-            Some(Until::Time(due)) => (WaitsFor::Retry, Some(self.clock.unix_ms() + (due - self.now_ms()))),
-            Some(Until::Told | Until::Ticket(_)) => (WaitsFor::Settlement, None),
+            Some(Until::Time(due)) => (
+                WaitsFor::Retry,
+                Some(self.clock.unix_ms() + (due - self.now_ms())),
+            ),
+            Some(Until::Ack) => (WaitsFor::Settlement, None),
             None => (WaitsFor::Call, None),
         };
         Some(Holder {
             offset: delivery.offset,
-            key: message.key.map(|key| String::from_utf8_lossy(key.get(..KEY_SHOWN).unwrap_or(key)).into_owned()),
+            key: message.key.map(|key| {
+                String::from_utf8_lossy(key.get(..KEY_SHOWN).unwrap_or(key)).into_owned()
+            }),
             correlation_id: correlation.text(&message.headers).to_owned(),
             waits_for,
             attempts: delivery.attempts,

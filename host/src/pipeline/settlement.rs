@@ -61,7 +61,10 @@ pub struct Mark {
 impl Settlement {
     #[must_use]
     pub fn mark(&self) -> Mark {
-        Mark { arena: self.arena.len(), publishes: self.publishes.len() }
+        Mark {
+            arena: self.arena.len(),
+            publishes: self.publishes.len(),
+        }
     }
 
     /// Forgets everything published since `mark`.
@@ -87,7 +90,11 @@ impl Settlement {
     fn push(&mut self, target: Target, start: usize) {
         // A settlement is submitted at `SETTLEMENT_BYTES_MAX`, far below 4 GiB.
         let len = self.arena.len() - start;
-        self.publishes.push(Publish { target, start: start as u32, len: len as u32 });
+        self.publishes.push(Publish {
+            target,
+            start: start as u32,
+            len: len as u32,
+        });
     }
 
     /// One delivery more is finished by this settlement.
@@ -115,7 +122,9 @@ impl Settlement {
     #[must_use]
     pub fn record(&self, publish: &Publish) -> &[u8] {
         let start = publish.start as usize;
-        self.arena.get(start..start + publish.len as usize).unwrap_or_default()
+        self.arena
+            .get(start..start + publish.len as usize)
+            .unwrap_or_default()
     }
 
     #[must_use]
@@ -150,13 +159,23 @@ mod tests {
     #[test]
     fn a_rollback_leaves_what_was_published_before_the_mark() {
         let mut settlement = Settlement::default();
-        let first = MessageRef { payload: Some(b"1"), ..Default::default() };
+        let first = MessageRef {
+            payload: Some(b"1"),
+            ..Default::default()
+        };
         settlement.publish(0, &first);
         let mark = settlement.mark();
-        settlement.publish(1, &MessageRef { payload: Some(b"2"), ..Default::default() });
+        settlement.publish(
+            1,
+            &MessageRef {
+                payload: Some(b"2"),
+                ..Default::default()
+            },
+        );
         settlement.rollback(mark);
         assert_eq!(settlement.publishes().len(), 1);
-        let (back, _) = MessageRef::read_record(settlement.record(&settlement.publishes()[0])).unwrap();
+        let (back, _) =
+            MessageRef::read_record(settlement.record(&settlement.publishes()[0])).unwrap();
         assert_eq!(back, first);
         settlement.clear();
         assert!(settlement.is_empty());

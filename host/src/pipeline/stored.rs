@@ -32,7 +32,11 @@ mod tests {
         let records: Vec<Vec<u8>> = (0..3u8)
             .map(|n| {
                 let mut record = Vec::new();
-                MessageRef { payload: Some(&[n]), ..Default::default() }.write_record(&mut record);
+                MessageRef {
+                    payload: Some(&[n]),
+                    ..Default::default()
+                }
+                .write_record(&mut record);
                 record
             })
             .collect();
@@ -41,6 +45,11 @@ mod tests {
         }
         let back: Vec<_> = iter(&stored).collect();
         assert_eq!(back.len(), 3);
-        assert!(back.iter().zip(["a", "bb", ""]).zip(&records).all(|((b, name), record)| b.0 == name && b.1 == record));
+        assert!(
+            back.iter()
+                .zip(["a", "bb", ""])
+                .zip(&records)
+                .all(|((b, name), record)| b.0 == name && b.1 == record)
+        );
     }
 }

@@ -34,7 +34,12 @@ pub struct Window<M> {
 
 impl<M> Default for Window<M> {
     fn default() -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), bytes: 0, cursor: None }
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            bytes: 0,
+            cursor: None,
+        }
     }
 }
 
@@ -53,7 +58,9 @@ impl<M: Messages> Window<M> {
 
     /// Takes messages in that contain or follow `position`.
     pub fn load(&mut self, messages: M, position: u64) {
-        let Some(place) = messages.seek(position) else { return };
+        let Some(place) = messages.seek(position) else {
+            return;
+        };
         self.bytes += messages.bytes();
         let loaded = Some(Loaded { messages, live: 1 });
         let slot = match self.free.pop() {
@@ -90,13 +97,22 @@ impl<M: Messages> Window<M> {
         if ends {
             self.drop_one(slot);
         }
-        counts.then_some(Delivery { partition, offset, slot, place, attempts })
+        counts.then_some(Delivery {
+            partition,
+            offset,
+            slot,
+            place,
+            attempts,
+        })
     }
 
     /// The message of a delivery that was not released yet.
     #[must_use]
     pub fn message(&self, delivery: &Delivery) -> Option<MessageRef<'_>> {
-        self.loaded(delivery.slot)?.messages.message(delivery.place).map(|next| next.message)
+        self.loaded(delivery.slot)?
+            .messages
+            .message(delivery.place)
+            .map(|next| next.message)
     }
 
     /// The delivery is finished: its message is no longer needed.
@@ -109,7 +125,9 @@ impl<M: Messages> Window<M> {
     }
 
     fn drop_one(&mut self, slot: u32) {
-        let Some(entry) = self.slots.get_mut(slot as usize) else { return };
+        let Some(entry) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
         let Some(loaded) = entry else { return };
         loaded.live -= 1;
         if loaded.live == 0 {
