@@ -4,6 +4,7 @@
 use crate::config::valid::{Format, IfMissing, OnLostOffset};
 use crate::connector::{Connector, ReadError};
 use crate::expression;
+use crate::faults;
 use crate::idempotency;
 use crate::idempotency::claims::{Claim, Owner};
 use crate::message::MessageRef;
@@ -258,6 +259,7 @@ where
         let Some((message, correlation)) = self.look(&delivery) else {
             return;
         };
+        faults::point("received");
         let stage = self.stages(&delivery, &message);
         match stage {
             Stage::Enter(work, claim) => {
@@ -373,14 +375,17 @@ where
         match claims.claim(hash, fingerprint, owner, now, || {
             table.completion(hash, now)
         }) {
-            Ok(Claim::Taken(fence)) => Stage::Enter(
-                Work::Call,
-                Some(Claimed {
-                    hash,
-                    fence,
-                    fingerprint,
-                }),
-            ),
+            Ok(Claim::Taken(fence)) => {
+                faults::point("claimed");
+                Stage::Enter(
+                    Work::Call,
+                    Some(Claimed {
+                        hash,
+                        fence,
+                        fingerprint,
+                    }),
+                )
+            }
             Ok(Claim::Wait) => Stage::Wait,
             Ok(Claim::Duplicate(completion)) => Stage::Enter(Work::Duplicate(completion), None),
             Ok(Claim::Conflict) => Stage::Enter(

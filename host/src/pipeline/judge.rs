@@ -3,6 +3,7 @@
 
 use crate::config::valid::{Delivery as Guarantee, OnDeadLetter, OnDuplicate};
 use crate::connector::Connector;
+use crate::faults;
 use crate::idempotency::completion::{Completion, Status};
 use crate::pipeline::counts::Observer;
 use crate::pipeline::dead_letter;
@@ -58,6 +59,7 @@ where
         }
         self.entries = entries;
         self.lanes.call_finished();
+        faults::point("judged");
         Ok(())
     }
 
@@ -268,6 +270,7 @@ where
         self.log_failure(entry, report, "dead-lettered", None);
         self.handler.discard();
         self.write_dead_letter(entry, report, reason, now_ms)?;
+        faults::point("dead_letter_built");
         self.complete(entry, Status::Failed);
         if self.plan.ordering.on_dead_letter == OnDeadLetter::BlockLane {
             let lane = self.lane(&entry.delivery);

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering as Memory};
 use std::time::Duration;
 
 use crate::connector::{Connector, Ticket};
+use crate::faults;
 use crate::idempotency::claims::{Claims, Fence};
 use crate::idempotency::completion::Completion;
 use crate::idempotency::{KeyHash, Table};
@@ -224,7 +225,7 @@ where
                 topic: a.topic,
                 number: a.partition,
                 suspect_until: a.suspect_until,
-                offsets: Offsets::restore(a.progress),
+                offsets: restore(a.progress),
                 window: Window::default(),
                 dirty: false,
             })
@@ -311,7 +312,9 @@ where
             .entries
             .first()
             .map_or(0, |entry| entry.delivery.partition);
+        faults::point("before_call");
         let called = self.handler.call(&self.batch, state_partition);
+        faults::point("after_call");
         self.timed(started);
         self.forward_logs();
         match called {
@@ -377,4 +380,11 @@ where
             None => IDLE,
         }
     }
+}
+
+fn restore(mut progress: Progress) -> Offsets {
+    if faults::mutant("forget_attempts") {
+        progress.attempts.clear();
+    }
+    Offsets::restore(progress)
 }

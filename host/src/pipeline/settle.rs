@@ -3,10 +3,12 @@
 
 use crate::config::valid::Delivery as Guarantee;
 use crate::connector::Connector;
+use crate::faults;
 use crate::pipeline::admit::STOPPED_DURING;
 use crate::pipeline::counts::Observer;
 use crate::pipeline::handler::Handler;
 use crate::pipeline::lane::Until;
+use crate::pipeline::offsets::Progress;
 use crate::pipeline::run::{
     Clock, Halt, IDLE, SETTLEMENT_BYTES_MAX, SETTLEMENT_DELIVERIES_MAX, SETTLEMENTS_IN_FLIGHT_MAX,
     Sent, Work, Worker,
@@ -45,13 +47,23 @@ where
             if partition.dirty {
                 partition.dirty = false;
                 let mut value = Vec::new();
-                partition.offsets.encode_progress(&mut value);
+                if faults::mutant("commit_past_unfinished") {
+                    let committed = partition.offsets.position();
+                    Progress {
+                        committed,
+                        ..Progress::default()
+                    }
+                    .encode(&mut value);
+                } else {
+                    partition.offsets.encode_progress(&mut value);
+                }
                 self.settlement.progress.push(ProgressWrite {
                     partition: index as u32,
                     value,
                 });
             }
         }
+        faults::point("before_submit");
         let after = std::mem::take(&mut self.after);
         let at_ns = self.clock.monotonic_ns();
         let ticket = self
@@ -84,6 +96,7 @@ where
             let Some(sent) = self.in_flight.pop_front() else {
                 break;
             };
+            faults::point("acknowledged");
             let now_ns = self.clock.monotonic_ns();
             self.counts
                 .settlements
