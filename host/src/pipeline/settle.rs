@@ -15,6 +15,7 @@ use crate::pipeline::run::{
 };
 use crate::pipeline::settlement::ProgressWrite;
 use crate::pipeline::snapshot::{Holder, PartitionSnapshot, WaitsFor};
+use crate::plugin::LogLevel;
 
 /// How often the worker's snapshot is renewed.
 const OBSERVE_NS: u64 = 100_000_000;
@@ -171,29 +172,38 @@ where
 
     /// Guest log lines go to the host's log under the correlation ID of the message they are about.
     pub(super) fn forward_logs(&mut self) {
-        for line in self.handler.take_logs() {
+        let logs = self.handler.take_logs();
+        self.counts.log_lines_dropped += logs.dropped;
+        for line in logs.lines {
             let entry = line.about.and_then(|about| {
-                self.entries
+                let mut called = self
+                    .entries
                     .iter()
-                    .filter(|entry| matches!(entry.work, Work::Call))
-                    .nth(about as usize)
+                    .filter(|entry| matches!(entry.work, Work::Call));
+                called.nth(about as usize)
             });
-            let (correlation, offset) = match entry {
-                Some(entry) => {
-                    let headers = self
-                        .partitions
-                        .get(entry.delivery.partition as usize)
-                        .and_then(|partition| partition.window.message(&entry.delivery))
-                        .map(|message| message.headers)
-                        .unwrap_or_default();
-                    (
-                        entry.correlation.text(&headers).to_owned(),
-                        Some(entry.delivery.offset),
-                    )
+            let message = entry.and_then(|entry| {
+                let partition = self.partitions.get(entry.delivery.partition as usize)?;
+                partition.window.message(&entry.delivery)
+            });
+            let headers = message.map(|message| message.headers).unwrap_or_default();
+            let correlation_id = entry.map(|entry| entry.correlation.text(&headers));
+            let offset = entry.map(|entry| entry.delivery.offset);
+            let (pipeline, text) = (self.plan.pipeline.as_str(), line.text.as_str());
+            match line.level {
+                LogLevel::Debug => {
+                    tracing::debug!(target: "guest", pipeline, correlation_id, offset, "{text}")
                 }
-                None => (String::new(), None),
-            };
-            crate::telemetry::guest_line(&self.plan.pipeline, &correlation, offset, &line);
+                LogLevel::Info => {
+                    tracing::info!(target: "guest", pipeline, correlation_id, offset, "{text}")
+                }
+                LogLevel::Warn => {
+                    tracing::warn!(target: "guest", pipeline, correlation_id, offset, "{text}")
+                }
+                LogLevel::Error => {
+                    tracing::error!(target: "guest", pipeline, correlation_id, offset, "{text}")
+                }
+            }
         }
     }
 
