@@ -21,16 +21,22 @@ pub(crate) enum Error {
     Kind(u16),
     /// Lengths that do not add up, or a topic that is not in the list.
     Lengths,
+    /// A topic that is not UTF-8.
+    Text,
 }
 
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Version(version) => {
-                write!(f, "the host sent frame version {version}, this is {VERSION}")
+                write!(
+                    f,
+                    "the host sent frame version {version}, this is {VERSION}"
+                )
             }
             Self::Kind(kind) => write!(f, "the host sent a frame of unknown kind {kind}"),
             Self::Lengths => f.write_str("the host sent a frame whose lengths do not add up"),
+            Self::Text => f.write_str("the host sent a topic that is not UTF-8"),
         }
     }
 }
@@ -51,8 +57,9 @@ pub(crate) struct Batch<'a> {
 
 /// The list of topics, with the one used last at hand: nearly all batches have one topic.
 struct Topics<'a> {
+    /// `len u16 | UTF-8 bytes` each, checked.
     list: &'a [u8],
-    last: (u16, &'a [u8]),
+    last: (u16, &'a str),
 }
 
 impl<'a> Frame<'a> {
@@ -79,14 +86,13 @@ impl<'a> Batch<'a> {
         let list = fields.0;
         let mut first = None;
         for _ in 0..topic_count {
-            let len = fields.u16()?;
-            let topic = fields.bytes(usize::from(len))?;
+            let topic = fields.text()?;
             first = first.or(Some(topic));
         }
         let list_len = list.len() - fields.0.len();
         let list = list.get(..list_len).ok_or(Error::Lengths)?;
         // Without topics no index may be found, so the one at hand is one that cannot be asked for.
-        let last = first.map_or((ABSENT_U16, &[][..]), |topic| (0, topic));
+        let last = first.map_or((ABSENT_U16, ""), |topic| (0, topic));
         Ok(Self {
             count,
             topics: Topics { list, last },
@@ -139,7 +145,8 @@ fn read_message<'a>(message: &'a [u8], topics: &mut Topics<'a>) -> Result<Messag
         timestamp_ms,
         key: body.optional(key_len)?,
         payload: body.optional(payload_len)?,
-        headers: Headers::new(header_count, body.bytes(headers_len as usize)?),
+        headers: Headers::check(header_count, body.bytes(headers_len as usize)?)
+            .ok_or(Error::Lengths)?,
         correlation_id: body.bytes(usize::from(correlation_id_len))?,
         idempotency_key: match idempotency_key_len {
             ABSENT_U16 => None,
@@ -154,21 +161,20 @@ fn read_message<'a>(message: &'a [u8], topics: &mut Topics<'a>) -> Result<Messag
 }
 
 impl<'a> Topics<'a> {
-    fn get(&mut self, index: u16) -> Result<&'a [u8], Error> {
+    fn get(&mut self, index: u16) -> Result<&'a str, Error> {
         if index != self.last.0 {
             self.last = (index, self.find(index)?);
         }
         Ok(self.last.1)
     }
 
-    fn find(&self, index: u16) -> Result<&'a [u8], Error> {
+    fn find(&self, index: u16) -> Result<&'a str, Error> {
         let mut fields = Fields(self.list);
         for _ in 0..index {
             let len = fields.u16()?;
             fields.bytes(usize::from(len))?;
         }
-        let len = fields.u16()?;
-        fields.bytes(usize::from(len))
+        fields.text()
     }
 }
 
@@ -194,6 +200,12 @@ impl<'a> Fields<'a> {
         let (bytes, rest) = self.0.split_at_checked(len).ok_or(Error::Lengths)?;
         self.0 = rest;
         Ok(bytes)
+    }
+
+    /// `len u16 | UTF-8 bytes`.
+    fn text(&mut self) -> Result<&'a str, Error> {
+        let len = self.u16()?;
+        std::str::from_utf8(self.bytes(usize::from(len))?).map_err(|_| Error::Text)
     }
 
     fn optional(&mut self, len: u32) -> Result<Option<&'a [u8]>, Error> {
@@ -271,7 +283,6 @@ fn write_failure(out: &mut Vec<u8>, failure: &Failure) {
 
 /// Rounded up, and never the value that means "not given".
 fn milliseconds(wait: Duration) -> u64 {
-    u64::try_from(wait.as_nanos().div_ceil(1_000_000)).map_or(ABSENT_U64 - 1, |ms| {
-        ms.min(ABSENT_U64 - 1)
-    })
+    u64::try_from(wait.as_nanos().div_ceil(1_000_000))
+        .map_or(ABSENT_U64 - 1, |ms| ms.min(ABSENT_U64 - 1))
 }

@@ -11,8 +11,18 @@ pub struct Headers<'a> {
 const NULL: u32 = u32::MAX;
 
 impl<'a> Headers<'a> {
+    /// Trusts that `block` holds `count` headers.
     pub(crate) const fn new(count: u16, block: &'a [u8]) -> Self {
         Self { count, block }
+    }
+
+    /// None unless `block` holds exactly `count` headers. Their text is not looked at.
+    pub(crate) fn check(count: u16, block: &'a [u8]) -> Option<Self> {
+        let mut rest = block;
+        for _ in 0..count {
+            (_, _, rest) = split(rest)?;
+        }
+        rest.is_empty().then_some(Self { count, block })
     }
 
     /// How many there are.
@@ -73,18 +83,24 @@ impl<'a> Iterator for Iter<'a> {
     type Item = (&'a str, &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (name_len, rest) = self.rest.split_first_chunk()?;
-        let (value_len, rest) = rest.split_first_chunk()?;
-        let (name, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*name_len)))?;
-        let value_len = match u32::from_le_bytes(*value_len) {
-            NULL => 0,
-            len => len as usize,
-        };
-        let (value, rest) = rest.split_at_checked(value_len)?;
+        let (name, value, rest) = split(self.rest)?;
         self.rest = rest;
         // The host checks names when it accepts a message.
         Some((std::str::from_utf8(name).unwrap_or_default(), value))
     }
+}
+
+/// Name and value of the first header of a block, and what follows.
+fn split(block: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let (name_len, rest) = block.split_first_chunk()?;
+    let (value_len, rest) = rest.split_first_chunk()?;
+    let (name, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*name_len)))?;
+    let value_len = match u32::from_le_bytes(*value_len) {
+        NULL => 0,
+        len => len as usize,
+    };
+    let (value, rest) = rest.split_at_checked(value_len)?;
+    Some((name, value, rest))
 }
 
 /// Appends a header to a block; false, and nothing appended, when a length does not fit its field.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 /// `Message` and `Message<'_>` are the same in a function's signature.
 #[derive(Clone, Copy)]
 pub struct Message<'a> {
-    pub(crate) topic: &'a [u8],
+    pub(crate) topic: &'a str,
     pub(crate) partition: u32,
     pub(crate) attempt: u32,
     pub(crate) offset: u64,
@@ -22,7 +22,6 @@ pub struct Message<'a> {
 
 impl Message<'_> {
     /// A message for a test of your handler; see [`TestMessage`].
-    #[must_use]
     pub fn test() -> TestMessage {
         TestMessage::default()
     }
@@ -32,7 +31,7 @@ impl<'a> Message<'a> {
     /// The topic it was read from.
     #[must_use]
     pub fn topic(&self) -> &'a str {
-        text_from_host(self.topic)
+        self.topic
     }
 
     /// The partition it was read from.

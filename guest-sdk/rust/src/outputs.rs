@@ -142,9 +142,9 @@ mod tests {
     #[test]
     fn order_is_kept_however_they_are_collected() {
         let names = ["a", "b", "c"];
-        let pushed = names
-            .iter()
-            .fold(Outputs::none(), |outputs, name| outputs.and(Output::to(name)));
+        let pushed = names.iter().fold(Outputs::none(), |outputs, name| {
+            outputs.and(Output::to(name))
+        });
         let listed = Outputs::from(names.map(Output::to));
         let mut extended = Outputs::from(Output::to("a"));
         extended.extend(["b", "c"].map(Output::to));

@@ -124,7 +124,7 @@ pub(crate) fn clock_now() -> u64 {
 
 /// SplitMix64: the same seed gives the same bytes. Not for secrets, and not used for any.
 pub(crate) fn random_bytes(count: u32) -> Vec<u8> {
-    let mut next = || {
+    let next = || {
         with(|host| {
             host.random = host.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let mixed = (host.random ^ (host.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

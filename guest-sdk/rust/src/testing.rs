@@ -135,7 +135,7 @@ impl TestMessage {
     #[must_use]
     pub fn build(&self) -> Message<'_> {
         Message {
-            topic: self.topic.as_bytes(),
+            topic: &self.topic,
             partition: self.partition,
             attempt: self.attempt,
             offset: self.offset,
@@ -149,10 +149,7 @@ impl TestMessage {
     }
 
     /// Calls `handler` with it.
-    pub fn handle<R>(
-        &self,
-        handler: impl for<'a> Fn(Message<'a>) -> R,
-    ) -> Result<Outputs, Failure>
+    pub fn handle<R>(&self, handler: impl for<'a> Fn(Message<'a>) -> R) -> Result<Outputs, Failure>
     where
         R: IntoResult,
     {
@@ -177,8 +174,8 @@ pub use stand_in::*;
 /// What stands in for the host's imports where there is no host.
 #[cfg(not(target_family = "wasm"))]
 mod stand_in {
-    use super::super::stand_in::with;
     pub use super::super::stand_in::LogLine;
+    use super::super::stand_in::with;
 
     /// Sets one entry of the configuration.
     pub fn set_config(key: &str, value: &str) {

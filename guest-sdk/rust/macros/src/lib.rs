@@ -107,7 +107,12 @@ fn exports(name: Ident) -> Result<TokenStream, Error> {
     EXPORTS
         .parse()
         .map(|tokens| replace_placeholder(tokens, &name))
-        .map_err(|_| Error::at(name.span(), "bug in #[handler]: its own text does not parse"))
+        .map_err(|_| {
+            Error::at(
+                name.span(),
+                "bug in #[handler]: its own text does not parse",
+            )
+        })
 }
 
 /// The name keeps the span of the user's function, so a wrong signature is reported there.

@@ -138,7 +138,11 @@ impl Departure<'_> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may stop at once")]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        reason = "a test may stop at once"
+    )]
 
     use super::*;
     use serde_json::{Value, json};
