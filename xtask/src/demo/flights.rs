@@ -27,9 +27,10 @@ pub(crate) fn input(already: u64) -> Result<Input, Error> {
     let month = program("gzip").arg("-dc").arg(data).output()?;
     let mut lines = String::new();
     let mut messages = 0;
-    let all = month.lines().chain(month.lines()).map(flight);
+    let broken = broken(month.lines().next().ok_or("the data is empty")?)?;
+    let flights = month.lines().chain(month.lines()).map(flight);
     let skipped = usize::try_from(already)?;
-    for message in all.chain(broken().map(Ok)).skip(skipped) {
+    for message in flights.chain(broken.map(Ok)).skip(skipped) {
         writeln!(lines, "{}", message?)?;
         messages += 1;
     }
@@ -46,14 +47,22 @@ fn flight(line: &str) -> Result<Value, Error> {
     Ok(json!({ "key": tail, "payload": line }))
 }
 
-/// Not JSON; without a flight number, so without an idempotency key; rejected by the handler.
-fn broken() -> impl Iterator<Item = Value> {
-    let date = r#""year":2013,"month":1,"day":31,"carrier":"UA","tailnum":"N14228""#;
-    [
-        "this is not JSON".to_owned(),
-        format!(r#"{{{date},"dep_time":517,"distance":1400}}"#),
-        format!(r#"{{{date},"flight":99999,"dep_time":517,"distance":-1}}"#),
-    ]
-    .into_iter()
-    .map(|payload| json!({ "key": "N14228", "payload": payload }))
+/// Three that nobody can handle: not JSON; a flight without a number, and so without an idempotency
+/// key; and one whose distance the handler rejects.
+fn broken(flight: &str) -> Result<[Value; 3], Error> {
+    let mut numberless: Value = serde_json::from_str(flight)?;
+    let mut shorter_than_nothing = numberless.clone();
+    if let Some(fields) = numberless.as_object_mut() {
+        fields.remove("flight");
+    }
+    if let Some(fields) = shorter_than_nothing.as_object_mut() {
+        fields.insert("flight".to_owned(), json!(99_999));
+        fields.insert("distance".to_owned(), json!(-1));
+    }
+    let payloads = [
+        "not JSON".to_owned(),
+        numberless.to_string(),
+        shorter_than_nothing.to_string(),
+    ];
+    Ok(payloads.map(|payload| json!({ "key": "N14228", "payload": payload })))
 }
