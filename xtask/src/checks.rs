@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::demo;
 use crate::guests::{self, Profile};
 use crate::process::{Error, Program, cargo, program, root};
 use crate::tools;
@@ -97,6 +98,7 @@ const STEPS: &[Step] = &[
         "tests that start hosts, kill them and read what is left",
         || tests(&with_faults(&["--test", "*"])),
     ),
+    step("demo", "the demo, and again on what it left", demo::check),
 ];
 
 /// Runs the steps that `arguments` choose.

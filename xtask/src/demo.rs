@@ -9,12 +9,13 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::checks::Tally;
 use crate::guests::{self, Profile};
 use crate::process::{Error, target_dir};
 use crate::tools;
 
 use flights::{GROUP, SOURCE};
-use host::{Counts, Host};
+use host::{Counts, Host, Totals};
 
 /// Without a message finished for this long, something is wrong.
 const STALLED_AFTER: Duration = Duration::from_secs(60);
@@ -25,6 +26,16 @@ struct Options {
     profile: Profile,
     data_dir: PathBuf,
     is_fresh: bool,
+}
+
+/// What one run did.
+#[derive(Debug, PartialEq)]
+struct Figures {
+    published: u64,
+    totals: Totals,
+    /// Messages that came to the topics in this run.
+    new: Counts,
+    seconds: f64,
 }
 
 pub(crate) fn run(arguments: &[&str]) -> Result<(), Error> {
@@ -38,22 +49,77 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), Error> {
         std::fs::remove_dir_all(&options.data_dir)?;
     }
     let mut host = Host::start(binary, &options.data_dir)?;
-    let before = host.counts()?;
-    let published = publish(&host, before.source)?;
-    let seconds = wait_until_consumed(&mut host, before.source + published)?;
-    let after = host.counts()?;
-    let totals = host.totals()?;
-    host.stop(SHUTDOWN_MAX)?;
-
+    let figures = play(&mut host)?;
     println!();
-    print_table(published, &totals, &after.since(&before), seconds);
-    if before.source > 0 {
+    print_table(&figures);
+    let all = host.counts()?;
+    if all != figures.new {
         println!("\nin the log, earlier runs included:");
-        print_topics(&after);
+        print_topics(&all);
     }
     show_a_dead_letter(&host)?;
     print_what_to_try(&host);
     Ok(())
+}
+
+/// The demo on an empty directory and again on the same, with the host that was built for the tests:
+/// what it must come to the first time, and that nothing happens twice.
+pub(crate) fn check() -> Result<Tally, Error> {
+    let data_dir = target_dir().join("demo").join("check");
+    if data_dir.exists() {
+        std::fs::remove_dir_all(&data_dir)?;
+    }
+    let mut tally = Tally::default();
+    for (published, outputs, duplicates, dead_letters) in [
+        (
+            54_011,
+            [("flown", 26_483), ("cancelled", 521), ("late", 1_821)],
+            27_004,
+            3,
+        ),
+        (0, [("flown", 0), ("cancelled", 0), ("late", 0)], 0, 0),
+    ] {
+        let mut host = Host::start(guests::host_binary(Profile::Dev), &data_dir)?;
+        let figures = play(&mut host)?;
+        print_table(&figures);
+        let expected = Figures {
+            published,
+            totals: Totals {
+                consumed: published,
+                duplicates,
+            },
+            new: Counts {
+                source: published,
+                outputs: outputs.to_vec(),
+                dead_letters,
+            },
+            seconds: figures.seconds,
+        };
+        if figures == expected {
+            tally.passed += 1;
+        } else {
+            eprintln!("expected {expected:?}\n     got {figures:?}");
+            tally.failed += 1;
+        }
+    }
+    Ok(tally)
+}
+
+/// Publishes what is not in the log yet, waits until it is consumed, and stops the host.
+fn play(host: &mut Host) -> Result<Figures, Error> {
+    let before = host.counts()?;
+    let published = publish(host, before.source)?;
+    let seconds = wait_until_consumed(host, before.source + published)?;
+    let totals = host.totals()?;
+    host.stop(SHUTDOWN_MAX)?;
+    // Read again from the directory: what counts is what is durable.
+    let new = host.counts()?.since(&before);
+    Ok(Figures {
+        published,
+        totals,
+        new,
+        seconds,
+    })
 }
 
 impl Options {
@@ -133,13 +199,13 @@ fn wait_until_consumed(host: &mut Host, end: u64) -> Result<f64, Error> {
     }
 }
 
-fn print_table(published: u64, totals: &host::Totals, new: &Counts, seconds: f64) {
-    let rate = if totals.consumed == 0 {
-        0.0
-    } else {
-        totals.consumed as f64 / seconds
-    };
-    row("published", &grouped(published));
+fn print_table(figures: &Figures) {
+    let Figures {
+        totals,
+        new,
+        seconds,
+        ..
+    } = figures;
     row("consumed", &grouped(totals.consumed));
     for (topic, count) in &new.outputs {
         row(topic, &grouped(*count));
@@ -147,7 +213,10 @@ fn print_table(published: u64, totals: &host::Totals, new: &Counts, seconds: f64
     row("duplicates", &grouped(totals.duplicates));
     row("dead letters", &grouped(new.dead_letters));
     row("seconds", &format!("{seconds:.2}"));
-    row("messages/s", &grouped(rate.round() as u64));
+    row(
+        "messages/s",
+        &grouped((totals.consumed as f64 / seconds).round() as u64),
+    );
 }
 
 fn print_topics(counts: &Counts) {

@@ -90,16 +90,17 @@ impl Host {
     }
 
     pub(crate) fn counts(&self) -> Result<Counts, Error> {
-        let count = |topic: &'static str| -> Result<(&'static str, u64), Error> {
-            Ok((
-                topic,
-                sum_of(&self.json(&["topics", "describe", topic])?, "end"),
-            ))
+        let topics = self.json(&["topics", "list"])?;
+        let in_topic = |name: &str| {
+            let described = topics.as_array().into_iter().flatten();
+            let named =
+                described.filter(|topic| topic.get("topic").is_some_and(|topic| topic == name));
+            named.map(|topic| sum_of(topic, "messages")).sum()
         };
         Ok(Counts {
-            source: count(SOURCE)?.1,
-            outputs: OUTPUTS.into_iter().map(count).collect::<Result<_, _>>()?,
-            dead_letters: count(DEAD_LETTERS)?.1,
+            source: in_topic(SOURCE),
+            outputs: OUTPUTS.map(|name| (name, in_topic(name))).to_vec(),
+            dead_letters: in_topic(DEAD_LETTERS),
         })
     }
 
