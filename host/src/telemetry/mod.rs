@@ -1,1 +1,6 @@
-//! (under construction)
+//! What the host says about itself: log lines, counters and gauges. Not here: the ports that show
+//! them (`admin/`), the snapshots the gauges are filled from (`pipeline/snapshot.rs`).
+pub mod counts;
+pub mod labels;
+pub mod logging;
+pub mod metrics;

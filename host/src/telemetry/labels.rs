@@ -1,0 +1,134 @@
+//! The label values of the metrics: closed sets, so that no message, key or error text can grow a
+//! label (§12.3). Names never change by mode.
+
+/// A closed set of label values. `ALL` stands in the order of the discriminants.
+pub trait Label: Copy + Eq + Sized + 'static {
+    const ALL: &'static [Self];
+    /// The value as Prometheus shows it.
+    fn as_str(self) -> &'static str;
+    /// Place of the value in [`Label::ALL`].
+    fn index(self) -> usize;
+}
+
+macro_rules! labels {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$vmeta])* $variant),+ }
+
+        impl Label for $name {
+            const ALL: &'static [Self] = &[$(Self::$variant),+];
+            fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+labels! {
+    /// How a delivery finished (`wasmill_messages_consumed_total`).
+    Outcome {
+        /// The handler said yes and its outputs are durable.
+        Success = "success",
+        /// `filter:` was false.
+        Filtered = "filtered",
+        /// Known by its idempotency key: skipped or answered from the record.
+        Duplicate = "duplicate",
+        DeadLettered = "dead_lettered",
+        /// at_most_once: it failed and is gone.
+        Discarded = "discarded",
+        /// Its deadline had passed.
+        Expired = "expired",
+    }
+}
+
+labels! {
+    /// Why an output could not be published (`wasmill_publish_errors_total`).
+    PublishError {
+        TooLarge = "too_large",
+        UnknownTopic = "unknown_topic",
+        /// The disk is full or the store refuses writes until it recovers.
+        StoreUnavailable = "store_unavailable",
+        Other = "other",
+    }
+}
+
+labels! {
+    /// What the host saw go wrong in a call (`wasmill_faults_total`).
+    FaultReason {
+        Trap = "trap",
+        Timeout = "timeout",
+        Memory = "memory",
+        /// An answer that is not a frame, or has another number of results.
+        Undecodable = "undecodable",
+        /// More or larger outputs than `limits` allows, or an unknown output name.
+        Outputs = "outputs",
+        /// The instance could not be made.
+        Instantiate = "instantiate",
+        /// The host went down during an earlier attempt.
+        Crash = "crash",
+    }
+}
+
+labels! {
+    /// Why a message became a dead letter (`wasmill_dead_letters_total`), as in the header
+    /// `wasmill-dlq-reason` (§6.1).
+    DeadLetterReason {
+        Rejected = "rejected",
+        AttemptsExhausted = "attempts_exhausted",
+        ElapsedExhausted = "elapsed_exhausted",
+        Undecodable = "undecodable",
+        ExpressionFailed = "expression_failed",
+        NoIdempotencyKey = "no_idempotency_key",
+        IdempotencyConflict = "idempotency_conflict",
+        Expired = "expired",
+        Other = "other",
+    }
+}
+
+labels! {
+    /// What the idempotency table said (`wasmill_idempotency_total`, §7).
+    IdempotencyResult {
+        /// Not seen before: claimed.
+        Fresh = "fresh",
+        /// Seen and completed: skipped.
+        Duplicate = "duplicate",
+        /// Seen and completed: the stored outputs were published again.
+        Replayed = "replayed",
+        /// Another delivery holds the claim: this one waits.
+        Waited = "waited",
+        /// The same key with another payload.
+        Conflict = "conflict",
+        /// No key in the message.
+        Missing = "missing",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check<L: Label>() {
+        for (place, label) in L::ALL.iter().enumerate() {
+            assert_eq!(label.index(), place);
+            assert!(
+                label
+                    .as_str()
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b == b'_')
+            );
+        }
+    }
+
+    #[test]
+    fn every_label_stands_at_its_index_and_is_snake_case() {
+        check::<Outcome>();
+        check::<PublishError>();
+        check::<FaultReason>();
+        check::<DeadLetterReason>();
+        check::<IdempotencyResult>();
+    }
+}
