@@ -1,5 +1,5 @@
 //! What the host saw go wrong in a call. A fault is data: what follows from it is decided in
-//! `pipeline/verdict.rs`. How wasmtime's errors become faults is at the end of this file.
+//! `pipeline/verdict.rs`. How wasmtime's errors become faults is in `blame.rs`.
 
 use std::fmt;
 
@@ -34,12 +34,14 @@ pub enum FaultKind {
     StateLimit,
     /// The store behind `state` failed; not the handler's doing.
     State,
-    /// The instance could not be made: no room, or the guest failed while starting.
+    /// The guest failed while starting.
     Instantiation,
+    /// The host has no slot or no memory for another instance; not the handler's doing.
+    NoRoom,
 }
 
 impl FaultKind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Trap,
         Self::Timeout,
         Self::Memory,
@@ -49,6 +51,7 @@ impl FaultKind {
         Self::StateLimit,
         Self::State,
         Self::Instantiation,
+        Self::NoRoom,
     ];
 
     #[must_use]
@@ -63,7 +66,14 @@ impl FaultKind {
             Self::StateLimit => "state_limit",
             Self::State => "state",
             Self::Instantiation => "instantiation",
+            Self::NoRoom => "no_room",
         }
+    }
+
+    /// Whether the host is to blame: the message must not pay for it with an attempt.
+    #[must_use]
+    pub const fn is_host(self) -> bool {
+        matches!(self, Self::State | Self::NoRoom)
     }
 }
 
