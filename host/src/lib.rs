@@ -16,6 +16,7 @@ pub mod cli;
 pub mod config;
 pub mod connector;
 pub mod expression;
+pub mod faults;
 pub mod idempotency;
 pub mod message;
 pub mod pipeline;

@@ -1,2 +1,21 @@
-//! From delivery to settlement.
+//! From delivery to settlement. `run.rs` is the page to read; `admit.rs`, `judge.rs` and `settle.rs` are
+//! its stages; the other files are what they decide with, and pure.
+
+mod admit;
+pub mod correlation;
+pub mod counts;
+pub mod dead_letter;
+pub mod handler;
+mod judge;
+pub mod lane;
+pub mod offsets;
+pub mod output;
+pub mod overlay;
+pub mod plan;
+pub mod run;
+mod settle;
+pub mod settlement;
 pub mod snapshot;
+mod stored;
+pub mod verdict;
+pub mod window;

@@ -1,0 +1,58 @@
+//! How earlier hosts on this data directory ended (§4.4): after two unclean exits in a row, what they
+//! may have been working on runs one by one, so that a message that kills the host is found. A window
+//! that was passed without dying clears the count.
+
+use crate::connector::embedded::{Commit, Error, Log, Write};
+
+use super::start::Running;
+
+/// From so many unclean exits on, the replayed window is suspect.
+pub const UNCLEAN_EXITS_SUSPECT: u32 = 2;
+const KEY: &[u8] = b"host/unclean-exits";
+
+#[derive(Debug)]
+pub struct Lifetime {
+    unclean: u32,
+    /// The count on disk already says that this host got through.
+    passed: bool,
+}
+
+impl Lifetime {
+    /// Counts this start as unclean until [`Lifetime::end`] says otherwise.
+    pub fn begin(log: &Log) -> Result<Self, Error> {
+        let stored = log.meta_get(KEY)?;
+        let unclean = stored.and_then(|bytes| bytes.as_slice().try_into().ok()).map_or(0, u32::from_le_bytes);
+        if unclean > 0 {
+            tracing::warn!(unclean, "the last host on this directory did not end cleanly");
+        }
+        write(log, unclean + 1)?;
+        Ok(Self { unclean, passed: false })
+    }
+
+    /// True when the replayed window must run one delivery at a time.
+    #[must_use]
+    pub const fn is_suspect(&self) -> bool {
+        self.unclean >= UNCLEAN_EXITS_SUSPECT
+    }
+
+    /// When everything that an earlier host may have called is settled, its exits no longer count.
+    pub fn tick(&mut self, log: &Log, pipelines: &[Running]) {
+        if self.passed || self.unclean == 0 || !pipelines.iter().all(Running::has_passed_replay) {
+            return;
+        }
+        match write(log, 1) {
+            Ok(()) => self.passed = true,
+            Err(error) => tracing::warn!(%error, "the count of unclean exits cannot be cleared; it will be tried again"),
+        }
+    }
+
+    /// A clean end.
+    pub fn end(&self, log: &Log) -> Result<(), Error> {
+        write(log, 0)
+    }
+}
+
+fn write(log: &Log, unclean: u32) -> Result<(), Error> {
+    let value = Some(unclean.to_le_bytes().to_vec());
+    log.commit(Commit { writes: vec![Write::Meta { key: KEY.to_vec(), value }], ..Commit::default() }).map(drop)
+}

@@ -1,0 +1,145 @@
+//! One running pipeline as the rest of the host sees it: where its workers put counts and views, and
+//! where `status`, `/readyz` and `/metrics` read them.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::pipeline::counts::{Counts, Observer};
+use crate::pipeline::snapshot::{PartitionSnapshot, Snapshot, State, Totals};
+use crate::telemetry::counts::LocalCounts;
+use crate::telemetry::labels::{DeadLetterReason, FaultReason, IdempotencyResult, Label, Outcome};
+
+use std::sync::Arc;
+
+/// Shared by a pipeline's workers and its readers.
+#[derive(Debug)]
+pub struct Watch {
+    pipeline: String,
+    consumer_group: String,
+    plugin_digest: String,
+    view: Mutex<View>,
+}
+
+#[derive(Debug)]
+struct View {
+    state: State,
+    why: Option<String>,
+    totals: Totals,
+    workers: Vec<Worker>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Worker {
+    partitions: Vec<PartitionSnapshot>,
+    blocked: Option<String>,
+}
+
+impl Watch {
+    #[must_use]
+    pub fn new(pipeline: &str, consumer_group: &str, plugin_digest: &str, workers: usize) -> Self {
+        Self {
+            pipeline: pipeline.to_owned(),
+            consumer_group: consumer_group.to_owned(),
+            plugin_digest: plugin_digest.to_owned(),
+            view: Mutex::new(View {
+                state: State::Starting,
+                why: None,
+                totals: Totals::default(),
+                workers: vec![Worker::default(); workers],
+            }),
+        }
+    }
+
+    /// A failed pipeline stays failed.
+    pub fn enter(&self, state: State, why: Option<String>) {
+        let mut view = self.view();
+        if view.state != State::Failed {
+            view.state = state;
+            view.why = why;
+        }
+    }
+
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let view = self.view();
+        let blocked = view.workers.iter().find_map(|worker| worker.blocked.clone());
+        let (state, why) = match (view.state, blocked) {
+            (State::Running, Some(why)) => (State::Blocked, Some(why)),
+            (state, _) => (state, view.why.clone()),
+        };
+        let mut partitions: Vec<PartitionSnapshot> =
+            view.workers.iter().flat_map(|worker| worker.partitions.iter().cloned()).collect();
+        partitions.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+        Snapshot {
+            pipeline: self.pipeline.clone(),
+            consumer_group: self.consumer_group.clone(),
+            state,
+            why,
+            plugin_digest: self.plugin_digest.clone(),
+            partitions,
+            totals: view.totals,
+        }
+    }
+
+    fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one worker reports through.
+pub struct WorkerWatch {
+    watch: Arc<Watch>,
+    worker: usize,
+    local: LocalCounts,
+}
+
+impl WorkerWatch {
+    #[must_use]
+    pub fn new(watch: Arc<Watch>, worker: usize, local: LocalCounts) -> Self {
+        Self { watch, worker, local }
+    }
+}
+
+impl Observer for WorkerWatch {
+    fn counted(&mut self, counts: &mut Counts) {
+        if counts.calls.is_empty() && counts.settlements.is_empty() && counts.finished() == 0 && counts.retries == 0 {
+            return;
+        }
+        let dead: u64 = counts.dead_letters.iter().map(|(_, n)| n).sum();
+        {
+            let mut view = self.watch.view();
+            let totals = &mut view.totals;
+            totals.consumed += counts.finished();
+            totals.succeeded += counts.succeeded;
+            totals.duplicates += counts.skipped + counts.replayed;
+            totals.retries += counts.retries;
+            totals.dead_letters += dead;
+            totals.discarded += counts.discarded;
+            totals.published += counts.published.iter().sum::<u64>();
+        }
+        self.count_outcomes(counts, dead);
+        for (target, count) in counts.published.iter().enumerate() {
+            if *count > 0 {
+                self.local.published(target, *count);
+            }
+        }
+        for (ns, _) in &counts.calls {
+            self.local.handler_duration(Duration::from_nanos(*ns));
+        }
+        for ns in &counts.settlements {
+            self.local.publish_duration(Duration::from_nanos(*ns));
+        }
+        self.local.flush();
+        counts.clear();
+    }
+
+    fn looked(&mut self, partitions: Vec<PartitionSnapshot>, blocked: Option<&str>, memory_bytes: u64) {
+        self.local.handler_memory = i64::try_from(memory_bytes).unwrap_or(i64::MAX);
+        self.local.flush();
+        let mut view = self.watch.view();
+        if let Some(worker) = view.workers.get_mut(self.worker) {
+            worker.partitions = partitions;
+            worker.blocked = blocked.map(ToOwned::to_owned);
+        }
+    }
+}

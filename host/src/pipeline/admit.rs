@@ -1,0 +1,501 @@
+//! Admit and deduplicate: which deliveries make the next call. Due lanes first, then fresh messages,
+//! each through the stages of §2.1 that come before the call.
+
+use crate::config::valid::{Format, IfMissing, OnLostOffset};
+use crate::connector::{Connector, ReadError};
+use crate::expression;
+use crate::faults;
+use crate::idempotency;
+use crate::idempotency::claims::{Claim, Owner};
+use crate::message::MessageRef;
+use crate::pipeline::correlation::Correlation;
+use crate::pipeline::counts::Observer;
+use crate::pipeline::handler::Handler;
+use crate::pipeline::lane::{LaneKey, Until, lane_of};
+use crate::pipeline::offsets::Admission;
+use crate::pipeline::run::{CALL_BYTES_MAX, Claimed, Clock, Entry, Halt, Work, Worker};
+use crate::pipeline::verdict::Reason;
+use crate::pipeline::window::Delivery;
+use crate::plugin::Call;
+
+/// After an error of the store, when reading or looking up is tried again.
+const AGAIN_MS: i64 = 500;
+/// The error a delivery carries while it runs in a window that may hold a host killer (§4.4).
+pub(super) const STOPPED_DURING: &str = "the host stopped during this attempt";
+
+const CONFLICT: &str = "another message with this idempotency key had other content";
+
+/// What the stages before the call found.
+enum Stage {
+    Enter(Work, Option<Claimed>),
+    /// Another delivery with the same idempotency key is in progress.
+    Wait,
+    /// The table cannot be read now.
+    Later(String),
+}
+
+/// What taking the next fresh message of a partition came to.
+enum Taken {
+    Yes,
+    /// The call is full.
+    Full,
+    /// Nothing more here for now.
+    Empty,
+}
+
+impl<C, H, K, O> Worker<C, H, K, O>
+where
+    C: Connector,
+    H: Handler,
+    K: Clock,
+    O: Observer,
+{
+    /// Fills `entries` and `batch` with the next call.
+    pub(super) fn collect(&mut self) -> Result<(), Halt> {
+        self.entries.clear();
+        self.batch.clear();
+        if self.next_single() {
+            return Ok(());
+        }
+        self.failed.clear();
+        self.wake_claim_waiters();
+        let max = self.call_messages_max();
+        if !self.lanes.is_empty() {
+            self.collect_due(max);
+        }
+        self.collect_fresh(max)
+    }
+
+    /// The next message of a faulted call, alone. Those of a lane that failed meanwhile wait in it.
+    fn next_single(&mut self) -> bool {
+        while let Some(entry) = self.singles.pop_front() {
+            let lane = self.lane(&entry.delivery);
+            if self.failed.contains(&lane) {
+                self.put_back(lane, &entry);
+                continue;
+            }
+            if matches!(entry.work, Work::Call) {
+                self.evaluate_key_again(&entry);
+                self.enter_frame(&entry);
+            }
+            self.entries.push(entry);
+            return true;
+        }
+        false
+    }
+
+    fn wake_claim_waiters(&mut self) {
+        let Some(claims) = &self.claims else { return };
+        let generation = claims.generation();
+        if generation != self.claims_seen {
+            self.claims_seen = generation;
+            self.lanes.wake_claims();
+        }
+    }
+
+    fn collect_due(&mut self, max: usize) {
+        let now = self.now_ms();
+        while self.entries.len() < max {
+            let Some((lane, delivery)) = self.lanes.pop_due(now) else {
+                return;
+            };
+            if !self.joins(&delivery) {
+                self.lanes.insert(lane, delivery);
+                return;
+            }
+            self.enter(lane, delivery);
+        }
+    }
+
+    fn collect_fresh(&mut self, max: usize) -> Result<(), Halt> {
+        let count = self.partitions.len();
+        for step in 0..count {
+            let index = (self.next_partition + step) % count;
+            loop {
+                if self.entries.len() >= max {
+                    self.next_partition = (index + 1) % count;
+                    return Ok(());
+                }
+                match self.take_fresh(index)? {
+                    Taken::Yes => {}
+                    Taken::Full => {
+                        self.next_partition = index;
+                        return Ok(());
+                    }
+                    Taken::Empty => break,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_fresh(&mut self, index: usize) -> Result<Taken, Halt> {
+        if !self.fill(index)? {
+            return Ok(Taken::Empty);
+        }
+        let Some(partition) = self.partitions.get_mut(index) else {
+            return Ok(Taken::Empty);
+        };
+        let Some(next) = partition.window.peek() else {
+            return Ok(Taken::Empty);
+        };
+        let (offset, bytes) = (next.offset, next.message.record_len());
+        if !self.entries.is_empty() && self.batch.bytes() + bytes > CALL_BYTES_MAX {
+            return Ok(Taken::Full);
+        }
+        if !self.joins_at(index, offset) {
+            return Ok(Taken::Full);
+        }
+        let Some(partition) = self.partitions.get_mut(index) else {
+            return Ok(Taken::Empty);
+        };
+        let attempts = match partition.offsets.admit(offset) {
+            Admission::Fresh => 0,
+            Admission::Again { attempts } => attempts,
+            Admission::Full => return Ok(Taken::Empty),
+            Admission::Done => {
+                partition.window.advance(index as u32, 0, false);
+                return Ok(Taken::Yes);
+            }
+        };
+        let Some(delivery) = partition.window.advance(index as u32, attempts, true) else {
+            return Ok(Taken::Empty);
+        };
+        if self.lanes.is_empty() {
+            let lane = LaneKey::MAX;
+            self.enter(lane, delivery);
+            return Ok(Taken::Yes);
+        }
+        let lane = self.lane(&delivery);
+        if self.lanes.blocks(lane) {
+            self.lanes.insert(lane, delivery);
+        } else {
+            self.enter(lane, delivery);
+        }
+        Ok(Taken::Yes)
+    }
+
+    /// Makes the next message of the partition available, within the window's bounds.
+    fn fill(&mut self, index: usize) -> Result<bool, Halt> {
+        let window = self.plan.window;
+        let Some(partition) = self.partitions.get_mut(index) else {
+            return Ok(false);
+        };
+        if partition.offsets.unfinished() >= u64::from(window.messages)
+            || partition.offsets.room() == 0
+        {
+            return Ok(false);
+        }
+        if !partition.window.needs_read() {
+            return Ok(true);
+        }
+        if partition.window.bytes() as u64 >= window.bytes {
+            return Ok(false);
+        }
+        let position = partition.offsets.position();
+        if self.connector.end(index) <= position || self.clock.monotonic_ns() < self.read_again_ns {
+            return Ok(false);
+        }
+        match self.connector.read(index, position) {
+            Ok(None) => Ok(false),
+            Ok(Some(messages)) => {
+                self.blocked = None;
+                partition.window.load(messages, position);
+                Ok(!partition.window.needs_read())
+            }
+            Err(error) => self.read_failed(index, error),
+        }
+    }
+
+    fn read_failed(&mut self, index: usize, error: ReadError) -> Result<bool, Halt> {
+        let name = self.place(index);
+        match error {
+            ReadError::Lost { asked, earliest }
+                if self.plan.on_lost_offset == OnLostOffset::Earliest =>
+            {
+                tracing::warn!(%name, asked, earliest, "retention removed messages this group had not settled; going on at the earliest");
+                if let Some(partition) = self.partitions.get_mut(index) {
+                    self.counts.lost_offsets += earliest.saturating_sub(asked);
+                    partition.offsets.skip_to(earliest);
+                    partition.dirty = true;
+                }
+                Ok(false)
+            }
+            ReadError::Lost { asked, earliest } => Err(Halt(format!(
+                "{name}: offset {asked} is lost, retention moved the start to {earliest}; nothing was skipped. Set `source.on_lost_offset: earliest` to go on without the lost messages"
+            ))),
+            ReadError::Transient(why) => {
+                self.read_again_ns = self.clock.monotonic_ns() + AGAIN_MS as u64 * 1_000_000;
+                self.blocked = Some(format!("{name} cannot be read: {why}"));
+                Ok(false)
+            }
+            ReadError::Fatal(why) => Err(Halt(format!("{name} cannot be read: {why}"))),
+        }
+    }
+
+    /// A delivery that may have killed the host runs alone; with state, a call stays in one partition.
+    fn joins_at(&self, index: usize, offset: u64) -> bool {
+        let Some(first) = self.entries.first().map(|entry| entry.delivery) else {
+            return true;
+        };
+        let suspect = self.is_suspect(index, offset)
+            || self.is_suspect(first.partition as usize, first.offset);
+        !suspect && (!self.plan.has_state || first.partition as usize == index)
+    }
+
+    fn joins(&self, delivery: &Delivery) -> bool {
+        self.joins_at(delivery.partition as usize, delivery.offset)
+            && (self.entries.is_empty() || self.batch.bytes() < CALL_BYTES_MAX)
+    }
+
+    pub(super) fn is_suspect(&self, index: usize, offset: u64) -> bool {
+        self.partitions
+            .get(index)
+            .is_some_and(|partition| offset < partition.suspect_until)
+    }
+
+    /// Takes a delivery through the stages before the call.
+    fn enter(&mut self, lane: LaneKey, delivery: Delivery) {
+        let Some((message, correlation)) = self.look(&delivery) else {
+            return;
+        };
+        faults::point("received");
+        let stage = self.stages(&delivery, &message);
+        match stage {
+            Stage::Enter(work, claim) => {
+                let calls = matches!(work, Work::Call);
+                let entry = Entry {
+                    delivery,
+                    work,
+                    correlation,
+                    claim,
+                };
+                if calls {
+                    self.enter_frame(&entry);
+                }
+                self.entries.push(entry);
+            }
+            Stage::Wait => {
+                self.counts.waited += 1;
+                self.hold(lane, delivery, Until::Claim);
+            }
+            Stage::Later(why) => {
+                let due = self.now_ms() + AGAIN_MS;
+                self.blocked = Some(format!("the idempotency table cannot be read: {why}"));
+                self.hold(lane, delivery, Until::Time(due));
+            }
+        }
+    }
+
+    /// `lane` is `LaneKey::MAX` when nothing was blocked and so it was not worked out.
+    fn hold(&mut self, lane: LaneKey, delivery: Delivery, until: Until) {
+        let lane = if lane == LaneKey::MAX {
+            self.lane(&delivery)
+        } else {
+            lane
+        };
+        self.lanes.hold(lane, until);
+        self.lanes.insert(lane, delivery);
+    }
+
+    fn look(&self, delivery: &Delivery) -> Option<(MessageRef<'_>, Correlation)> {
+        let partition = self.partitions.get(delivery.partition as usize)?;
+        let message = partition.window.message(delivery)?;
+        let topic = self.plan.topics.get(usize::from(partition.topic))?;
+        let correlation = Correlation::of(
+            &message.headers,
+            topic.hash,
+            partition.number,
+            delivery.offset,
+        );
+        Some((message, correlation))
+    }
+
+    /// Decode → idempotency, in the order of §2.1.
+    fn stages(&self, delivery: &Delivery, message: &MessageRef<'_>) -> Stage {
+        if delivery.attempts >= self.plan.retry.max_attempts.get() {
+            return Stage::Enter(self.spent(delivery), None);
+        }
+        if self.plan.format == Format::Json
+            && let Some(payload) = message.payload
+            && let Err(error) = expression::json_is_valid(payload)
+        {
+            return Stage::Enter(Work::Refuse(Reason::Undecodable, error), None);
+        }
+        match self.plan.idempotency {
+            Some(_) => self.deduplicate(delivery, message),
+            None => Stage::Enter(Work::Call, None),
+        }
+    }
+
+    /// Its attempts were spent before this host started, so the last one never came back.
+    fn spent(&self, delivery: &Delivery) -> Work {
+        let error = self
+            .partitions
+            .get(delivery.partition as usize)
+            .and_then(|partition| partition.offsets.attempt(delivery.offset))
+            .map_or_else(String::new, |attempt| attempt.error.clone());
+        let reason = if error == STOPPED_DURING {
+            Reason::HostCrash
+        } else {
+            Reason::AttemptsExhausted
+        };
+        Work::Refuse(reason, error)
+    }
+
+    fn deduplicate(&self, delivery: &Delivery, message: &MessageRef<'_>) -> Stage {
+        let (Some(policy), Some(claims), Some(table)) =
+            (&self.plan.idempotency, &self.claims, &self.table)
+        else {
+            return Stage::Enter(Work::Call, None);
+        };
+        let mut key = self.key.borrow_mut();
+        let hash = match policy.key.evaluate(message, &mut key) {
+            Ok(value) => idempotency::hash(value.canonical()),
+            Err(_) if policy.if_missing == IfMissing::Process => {
+                return Stage::Enter(Work::Call, None);
+            }
+            Err(error) => {
+                return Stage::Enter(
+                    Work::Refuse(Reason::NoIdempotencyKey, error.to_string()),
+                    None,
+                );
+            }
+        };
+        let fingerprint = match fingerprint(&policy.fingerprint, message) {
+            Ok(fingerprint) => fingerprint,
+            Err(error) => return Stage::Enter(Work::Refuse(Reason::ExpressionFailed, error), None),
+        };
+        let owner = Owner {
+            worker: self.index,
+            partition: delivery.partition,
+            offset: delivery.offset,
+        };
+        let now = self.unix_ms;
+        match claims.claim(hash, fingerprint, owner, now, || {
+            table.completion(hash, now)
+        }) {
+            Ok(Claim::Taken(fence)) => {
+                faults::point("claimed");
+                Stage::Enter(
+                    Work::Call,
+                    Some(Claimed {
+                        hash,
+                        fence,
+                        fingerprint,
+                    }),
+                )
+            }
+            Ok(Claim::Wait) => Stage::Wait,
+            Ok(Claim::Duplicate(completion)) => Stage::Enter(Work::Duplicate(completion), None),
+            Ok(Claim::Conflict) => Stage::Enter(
+                Work::Refuse(Reason::IdempotencyConflict, CONFLICT.to_owned()),
+                None,
+            ),
+            Err(why) => Stage::Later(why.to_string()),
+        }
+    }
+
+    /// The frame wants the key's text, and the scratch buffer holds another message's by now.
+    fn evaluate_key_again(&self, entry: &Entry) {
+        let (Some(policy), Some(_)) = (&self.plan.idempotency, &entry.claim) else {
+            return;
+        };
+        let Some((message, _)) = self.look(&entry.delivery) else {
+            return;
+        };
+        if policy
+            .key
+            .evaluate(&message, &mut self.key.borrow_mut())
+            .is_err()
+        {
+            // It evaluated before over the same bytes.
+            tracing::error!(
+                offset = entry.delivery.offset,
+                "the idempotency key no longer evaluates"
+            );
+        }
+    }
+
+    fn enter_frame(&mut self, entry: &Entry) {
+        let delivery = &entry.delivery;
+        let Some(partition) = self.partitions.get(delivery.partition as usize) else {
+            return;
+        };
+        let Some(message) = partition.window.message(delivery) else {
+            return;
+        };
+        let key = self.key.borrow();
+        self.batch.push(&Call {
+            topic: partition.topic,
+            partition: partition.number,
+            offset: delivery.offset,
+            message,
+            attempt: delivery.attempts + 1,
+            correlation_id: entry.correlation.text(&message.headers),
+            idempotency_key: entry.claim.is_some().then(|| key_text(&key)),
+        });
+    }
+
+    pub(super) fn lane(&self, delivery: &Delivery) -> LaneKey {
+        let Some(partition) = self.partitions.get(delivery.partition as usize) else {
+            return 0;
+        };
+        let key = partition
+            .window
+            .message(delivery)
+            .and_then(|message| message.key);
+        lane_of(self.plan.ordering, key, delivery.partition, delivery.offset)
+    }
+
+    /// A delivery whose turn did not come: it waits in its lane, uncharged.
+    pub(super) fn put_back(&mut self, lane: LaneKey, entry: &Entry) {
+        if let (Some(claim), Some(claims)) = (&entry.claim, &self.claims) {
+            // A stale fence means that the claim is gone already, which is what is wanted.
+            let _gone = claims.release(claim.hash, claim.fence);
+        }
+        self.lanes.insert(lane, entry.delivery);
+    }
+
+    pub(super) fn now_ms(&self) -> i64 {
+        (self.clock.monotonic_ns() / 1_000_000) as i64
+    }
+
+    pub(super) fn place(&self, index: usize) -> String {
+        let Some(partition) = self.partitions.get(index) else {
+            return String::new();
+        };
+        let topic = self
+            .plan
+            .topics
+            .get(usize::from(partition.topic))
+            .map_or("", |topic| topic.name.as_str());
+        format!("{topic}/{}", partition.number)
+    }
+}
+
+/// What has to agree between duplicates: chosen fields, or the whole payload.
+fn fingerprint(fields: &[expression::Expression], message: &MessageRef<'_>) -> Result<u64, String> {
+    if fields.is_empty() {
+        return Ok(idempotency::fingerprint(message.payload));
+    }
+    let mut values = Vec::with_capacity(fields.len());
+    for field in fields {
+        let mut value = Vec::new();
+        field
+            .canonical(message, &mut value)
+            .map_err(|error| format!("idempotency.fingerprint `{}`: {error}", field.source()))?;
+        values.push(value);
+    }
+    Ok(idempotency::fingerprint_fields(
+        values.iter().map(Vec::as_slice),
+    ))
+}
+
+/// The text in a canonical key: all after the tag of its type.
+fn key_text(canonical: &[u8]) -> &str {
+    canonical
+        .get(1..)
+        .and_then(|text| std::str::from_utf8(text).ok())
+        .unwrap_or_default()
+}

@@ -1,0 +1,105 @@
+//! What a worker counts while it works: plain numbers, handed to whoever observes once per batch. Pure.
+
+use crate::pipeline::settlement::Target;
+use crate::pipeline::snapshot::PartitionSnapshot;
+use crate::pipeline::verdict::Reason;
+
+/// Since the last hand-over.
+#[derive(Debug, Default)]
+pub struct Counts {
+    pub succeeded: u64,
+    pub skipped: u64,
+    pub replayed: u64,
+    pub discarded: u64,
+    pub retries: u64,
+    /// Idempotency keys that were new.
+    pub claimed: u64,
+    /// Deliveries that waited for another with the same key.
+    pub waited: u64,
+    pub conflicts: u64,
+    /// A handful of reasons at most: a list is faster than a map.
+    pub dead_letters: Vec<(Reason, u64)>,
+    pub faults: Vec<(&'static str, u64)>,
+    /// Records published by target.
+    pub published: Vec<u64>,
+    /// Nanoseconds and messages of each call.
+    pub calls: Vec<(u64, u32)>,
+    /// Nanoseconds from handing a settlement on to its acknowledgement.
+    pub settlements: Vec<u64>,
+    pub lost_offsets: u64,
+    /// Guest log lines over the rate.
+    pub log_lines_dropped: u64,
+}
+
+impl Counts {
+    pub fn dead_letter(&mut self, reason: Reason) {
+        bump(&mut self.dead_letters, reason);
+    }
+
+    pub fn fault(&mut self, kind: &'static str) {
+        bump(&mut self.faults, kind);
+    }
+
+    pub fn publish(&mut self, target: Target) {
+        let target = usize::from(target);
+        if self.published.len() <= target {
+            self.published.resize(target + 1, 0);
+        }
+        if let Some(count) = self.published.get_mut(target) {
+            *count += 1;
+        }
+    }
+
+    /// Deliveries finished.
+    #[must_use]
+    pub fn finished(&self) -> u64 {
+        let dead: u64 = self.dead_letters.iter().map(|(_, n)| n).sum();
+        self.succeeded + self.skipped + self.replayed + self.discarded + dead
+    }
+
+    /// Empties it and keeps the buffers.
+    pub fn clear(&mut self) {
+        let Self {
+            dead_letters,
+            faults,
+            published,
+            calls,
+            settlements,
+            ..
+        } = self;
+        let kept = Self {
+            dead_letters: emptied(dead_letters),
+            faults: emptied(faults),
+            published: emptied(published),
+            calls: emptied(calls),
+            settlements: emptied(settlements),
+            ..Self::default()
+        };
+        *self = kept;
+    }
+}
+
+fn emptied<T>(list: &mut Vec<T>) -> Vec<T> {
+    list.clear();
+    std::mem::take(list)
+}
+
+fn bump<K: PartialEq>(list: &mut Vec<(K, u64)>, key: K) {
+    match list.iter_mut().find(|(k, _)| *k == key) {
+        Some((_, count)) => *count += 1,
+        None => list.push((key, 1)),
+    }
+}
+
+/// Receives counts and looks at a pipeline from outside.
+pub trait Observer {
+    /// Takes over what was counted and clears it.
+    fn counted(&mut self, counts: &mut Counts);
+    /// How the worker's partitions stand, why it is blocked if it is, bytes of its instance's memory.
+    fn looked(
+        &mut self,
+        partitions: Vec<PartitionSnapshot>,
+        blocked: Option<&str>,
+        memory_bytes: u64,
+    );
+}

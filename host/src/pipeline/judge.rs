@@ -1,0 +1,493 @@
+//! Judge: what each delivery of a call came to, in order, and what follows from it. The one `match` on
+//! a verdict in the whole host is here.
+
+use crate::config::valid::{Delivery as Guarantee, OnDeadLetter, OnDuplicate};
+use crate::connector::Connector;
+use crate::faults;
+use crate::idempotency::completion::{Completion, Status};
+use crate::pipeline::counts::Observer;
+use crate::pipeline::dead_letter;
+use crate::pipeline::handler::Handler;
+use crate::pipeline::lane::Until;
+use crate::pipeline::output;
+use crate::pipeline::run::{Clock, Entry, Halt, Work, Worker};
+use crate::pipeline::settlement::{CompletionWrite, StateWrite};
+use crate::pipeline::stored;
+use crate::pipeline::verdict::{Reason, Report, Verdict, judge};
+use crate::plugin::{Fault, FaultKind};
+use crate::plugin::{Outcome, Outcomes, OutputIter};
+
+/// Why outputs that the guest returned cannot be published.
+struct Unpublishable {
+    kind: &'static str,
+    message: String,
+}
+
+impl<C, H, K, O> Worker<C, H, K, O>
+where
+    C: Connector,
+    H: Handler,
+    K: Clock,
+    O: Observer,
+{
+    /// Judges the deliveries of a call, in order. After a lane's first non-success its later results in
+    /// the call are discarded and not charged (§2.3).
+    pub(super) fn judge(&mut self, outcomes: Option<&Outcomes>) -> Result<(), Halt> {
+        if self.plan.has_state
+            && self.entries.len() > 1
+            && outcomes.is_some_and(|all| !all.iter().all(|one| is_success(&one)))
+        {
+            // State writes of a call cannot be told apart by message: run them one by one.
+            self.run_again_one_by_one();
+            return Ok(());
+        }
+        let mut entries = std::mem::take(&mut self.entries);
+        let mut results = outcomes.map(Outcomes::iter);
+        for entry in entries.drain(..) {
+            let outcome = match entry.work {
+                Work::Call => results.as_mut().and_then(Iterator::next),
+                Work::Duplicate(_) | Work::Refuse(..) => None,
+            };
+            if !self.failed.is_empty() {
+                let lane = self.lane(&entry.delivery);
+                if self.failed.contains(&lane) {
+                    self.put_back(lane, &entry);
+                    continue;
+                }
+            }
+            self.judge_one(&entry, outcome)?;
+        }
+        self.entries = entries;
+        self.lanes.call_finished();
+        faults::point("judged");
+        Ok(())
+    }
+
+    /// The only message of the call is at fault.
+    pub(super) fn judge_fault(&mut self, fault: &Fault) -> Result<(), Halt> {
+        self.counts.fault(fault.kind.as_str());
+        let mut entries = std::mem::take(&mut self.entries);
+        for entry in entries.drain(..) {
+            let report = match &entry.work {
+                Work::Call => report_of(fault),
+                Work::Duplicate(completion) => {
+                    self.duplicate(&entry, completion);
+                    continue;
+                }
+                Work::Refuse(reason, error) => Report::Refused {
+                    reason: *reason,
+                    error,
+                },
+            };
+            self.conclude(&entry, &report)?;
+        }
+        self.entries = entries;
+        self.lanes.call_finished();
+        Ok(())
+    }
+
+    fn judge_one(&mut self, entry: &Entry, outcome: Option<Outcome<'_>>) -> Result<(), Halt> {
+        match (&entry.work, outcome) {
+            (Work::Duplicate(completion), _) => {
+                self.duplicate(entry, completion);
+                Ok(())
+            }
+            (Work::Refuse(reason, error), _) => self.conclude(
+                entry,
+                &Report::Refused {
+                    reason: *reason,
+                    error,
+                },
+            ),
+            (Work::Call, Some(Outcome::Outputs(outputs))) => match self.publish(entry, outputs) {
+                Ok(()) => self.conclude(entry, &Report::Success),
+                Err(bad) => {
+                    self.counts.fault(bad.kind);
+                    self.conclude(
+                        entry,
+                        &Report::Fault {
+                            kind: bad.kind,
+                            message: &bad.message,
+                        },
+                    )
+                }
+            },
+            (Work::Call, Some(Outcome::Retryable { reason, after })) => {
+                self.conclude(entry, &Report::Retryable { reason, after })
+            }
+            (Work::Call, Some(Outcome::Rejected { reason })) => {
+                self.conclude(entry, &Report::Rejected { reason })
+            }
+            (Work::Call, Some(Outcome::OverLimit(fault))) => {
+                self.counts.fault(fault.kind.as_str());
+                self.conclude(entry, &report_of(&fault))
+            }
+            // `Outcomes` holds one result for each message, so this is a defect of the host.
+            (Work::Call, None) => Err(Halt(
+                "a call returned fewer results than messages; please report this".to_owned(),
+            )),
+        }
+    }
+
+    /// From report to consequence.
+    fn conclude(&mut self, entry: &Entry, report: &Report<'_>) -> Result<(), Halt> {
+        let attempt = entry.delivery.attempts + 1;
+        let first = self.first_failed_ms(entry);
+        let now = self.unix_ms;
+        let random = if matches!(report, Report::Success) {
+            0.0
+        } else {
+            self.clock.random()
+        };
+        match judge(
+            report,
+            attempt,
+            first,
+            &self.plan.retry,
+            self.plan.delivery,
+            now,
+            random,
+        ) {
+            Verdict::Ack => self.ack(entry),
+            Verdict::RetryAt { delay } => self.retry(entry, report, delay.as_millis() as u64, now),
+            Verdict::DeadLetter { reason } => self.dead_letter(entry, report, reason, now)?,
+            Verdict::Discard => self.discard(entry, report),
+            Verdict::Wait { delay } => self.wait(entry, report, delay.as_millis() as i64),
+            Verdict::Halt => return Err(Halt(report.error().to_owned())),
+        }
+        Ok(())
+    }
+
+    fn first_failed_ms(&self, entry: &Entry) -> Option<i64> {
+        if entry.delivery.attempts == 0 {
+            return None;
+        }
+        let partition = self.partitions.get(entry.delivery.partition as usize)?;
+        partition
+            .offsets
+            .attempt(entry.delivery.offset)
+            .map(|attempt| attempt.first_failed_at_ms)
+    }
+
+    fn ack(&mut self, entry: &Entry) {
+        self.counts.succeeded += 1;
+        if self.plan.has_state {
+            let partition = entry.delivery.partition;
+            let ticket = self.tickets + 1;
+            for write in self.handler.take_state_writes() {
+                if let Some(overlay) = &self.overlay {
+                    overlay.put(partition, &write.key, write.value.clone(), ticket);
+                }
+                self.settlement.state.push(StateWrite {
+                    partition,
+                    key: write.key,
+                    value: write.value,
+                });
+            }
+        }
+        self.complete(entry, Status::Completed);
+        self.finish(entry);
+    }
+
+    /// The outcome of its first delivery stands: nothing, or the stored outputs again (§7.1).
+    fn duplicate(&mut self, entry: &Entry, completion: &Completion) {
+        let replay = self
+            .plan
+            .idempotency
+            .as_ref()
+            .is_some_and(|policy| policy.on_duplicate == OnDuplicate::Replay);
+        match &completion.outputs {
+            Some(outputs) if replay && completion.status == Status::Completed => {
+                self.counts.replayed += 1;
+                for (name, record) in stored::iter(outputs) {
+                    // An output that the configuration no longer has is not published again.
+                    if let Some(output) = self.plan.output(name) {
+                        self.settlement.publish_record(output.target, record);
+                        self.counts.publish(output.target);
+                    }
+                }
+            }
+            _ => self.counts.skipped += 1,
+        }
+        self.finish(entry);
+    }
+
+    fn retry(&mut self, entry: &Entry, report: &Report<'_>, delay_ms: u64, now_ms: i64) {
+        self.counts.retries += 1;
+        let attempt = entry.delivery.attempts + 1;
+        self.log_failure(
+            entry,
+            report,
+            "the attempt failed; it will be tried again",
+            Some(delay_ms),
+        );
+        self.handler.discard();
+        if let Some(partition) = self.partitions.get_mut(entry.delivery.partition as usize) {
+            partition
+                .offsets
+                .fail(entry.delivery.offset, attempt, now_ms, report.error());
+            partition.dirty = true;
+        }
+        let lane = self.lane(&entry.delivery);
+        let mut delivery = entry.delivery;
+        delivery.attempts = attempt;
+        if let (Some(claim), Some(claims)) = (&entry.claim, &self.claims) {
+            let _gone = claims.release(claim.hash, claim.fence);
+        }
+        self.lanes.hold(lane, Until::Ack);
+        self.lanes.insert(lane, delivery);
+        self.failed.push(lane);
+        self.after.backoffs.push((lane, delay_ms));
+    }
+
+    /// Not the message's doing: it waits with its lane, uncharged.
+    fn wait(&mut self, entry: &Entry, report: &Report<'_>, delay_ms: i64) {
+        self.log_failure(
+            entry,
+            report,
+            "the host could not do its part; the message waits",
+            Some(delay_ms as u64),
+        );
+        self.handler.discard();
+        let lane = self.lane(&entry.delivery);
+        let due = self.now_ms() + delay_ms;
+        self.lanes.hold(lane, Until::Time(due));
+        self.put_back(lane, entry);
+        self.failed.push(lane);
+    }
+
+    fn dead_letter(
+        &mut self,
+        entry: &Entry,
+        report: &Report<'_>,
+        reason: Reason,
+        now_ms: i64,
+    ) -> Result<(), Halt> {
+        self.counts.dead_letter(reason);
+        if reason == Reason::IdempotencyConflict {
+            self.counts.conflicts += 1;
+        }
+        self.log_failure(entry, report, "dead-lettered", None);
+        self.handler.discard();
+        self.write_dead_letter(entry, report, reason, now_ms)?;
+        faults::point("dead_letter_built");
+        self.complete(entry, Status::Failed);
+        if self.plan.ordering.on_dead_letter == OnDeadLetter::BlockLane {
+            let lane = self.lane(&entry.delivery);
+            self.lanes.hold(lane, Until::Ack);
+            self.failed.push(lane);
+            self.after.unblock.push(lane);
+        }
+        self.finish(entry);
+        Ok(())
+    }
+
+    fn write_dead_letter(
+        &mut self,
+        entry: &Entry,
+        report: &Report<'_>,
+        reason: Reason,
+        now_ms: i64,
+    ) -> Result<(), Halt> {
+        let first_failed_at_ms = self.first_failed_ms(entry).unwrap_or(now_ms);
+        let delivery = &entry.delivery;
+        let Some(partition) = self.partitions.get(delivery.partition as usize) else {
+            return Ok(());
+        };
+        let Some(message) = partition.window.message(delivery) else {
+            return Ok(());
+        };
+        let Some(topic) = self.plan.topics.get(usize::from(partition.topic)) else {
+            return Ok(());
+        };
+        let refused = matches!(entry.work, Work::Refuse(..));
+        let letter = dead_letter::DeadLetter {
+            reason,
+            error: report.error(),
+            attempts: if refused {
+                delivery.attempts
+            } else {
+                delivery.attempts + 1
+            },
+            first_failed_at_ms,
+            last_failed_at_ms: now_ms,
+            origin_topic: &topic.name,
+            origin_partition: partition.number,
+            origin_offset: delivery.offset,
+            group: &self.plan.consumer_group,
+            pipeline: &self.plan.pipeline,
+            plugin_digest: &self.plan.plugin_digest,
+            redrive_count: 0,
+            correlation_id: entry.correlation.text(&message.headers),
+        };
+        let Some(record) = letter.record(&message, &mut self.headers) else {
+            return Err(Halt(format!(
+                "the dead letter of {}/{}@{} cannot be built: it has too many headers. Nothing was dropped",
+                topic.name, partition.number, delivery.offset
+            )));
+        };
+        self.settlement.publish(topic.dead_letter, &record);
+        self.counts.publish(topic.dead_letter);
+        Ok(())
+    }
+
+    fn discard(&mut self, entry: &Entry, report: &Report<'_>) {
+        self.counts.discarded += 1;
+        self.log_failure(
+            entry,
+            report,
+            "discarded: the pipeline delivers at most once",
+            None,
+        );
+        self.handler.discard();
+        self.complete(entry, Status::Failed);
+        self.finish(entry);
+    }
+
+    /// Turns the claim of a finished delivery into a record of the settlement.
+    fn complete(&mut self, entry: &Entry, status: Status) {
+        let (Some(claim), Some(claims), Some(policy)) =
+            (&entry.claim, &self.claims, &self.plan.idempotency)
+        else {
+            return;
+        };
+        let expires_at_ms = self.unix_ms.saturating_add(policy.ttl.as_millis() as i64);
+        let outputs = (policy.on_duplicate == OnDuplicate::Replay && status == Status::Completed)
+            .then(|| std::mem::take(&mut self.stored));
+        let completion = Completion {
+            fingerprint: claim.fingerprint,
+            status,
+            expires_at_ms,
+            outputs,
+        };
+        let mut value = Vec::new();
+        completion.encode(&mut value);
+        self.counts.claimed += 1;
+        // A claim of this process can only be stale when the worker was told to stop; then nothing is settled.
+        if claims.complete(claim.hash, claim.fence, completion).is_ok() {
+            self.settlement.completions.push(CompletionWrite {
+                hash: claim.hash,
+                expires_at_ms,
+                value,
+            });
+            self.after.completed.push((claim.hash, claim.fence));
+        }
+    }
+
+    fn finish(&mut self, entry: &Entry) {
+        self.settlement.count_delivery();
+        if let Some(partition) = self.partitions.get_mut(entry.delivery.partition as usize) {
+            if self.plan.delivery != Guarantee::AtMostOnce {
+                partition.offsets.finish(entry.delivery.offset);
+            }
+            partition.dirty = true;
+            partition.window.release(&entry.delivery);
+        }
+    }
+
+    /// All of a message's outputs, or none.
+    fn publish(&mut self, entry: &Entry, outputs: OutputIter<'_>) -> Result<(), Unpublishable> {
+        let Self {
+            partitions,
+            plan,
+            settlement,
+            headers,
+            connector,
+            counts,
+            stored,
+            ..
+        } = self;
+        stored.clear();
+        let store = plan
+            .idempotency
+            .as_ref()
+            .is_some_and(|policy| policy.on_duplicate == OnDuplicate::Replay);
+        let Some(message) = partitions
+            .get(entry.delivery.partition as usize)
+            .and_then(|partition| partition.window.message(&entry.delivery))
+        else {
+            return Ok(());
+        };
+        let correlation_id = entry.correlation.text(&message.headers);
+        let mark = settlement.mark();
+        for output in outputs {
+            let Some(known) = plan.output(output.name) else {
+                settlement.rollback(mark);
+                return Err(unknown_output(output.name, plan));
+            };
+            let built = output::build(&output, &message, correlation_id, &known.rule, headers);
+            let bytes_max = connector.record_bytes_max(usize::from(known.target));
+            let Some(record) = built.filter(|record| record.record_len() <= bytes_max) else {
+                settlement.rollback(mark);
+                return Err(Unpublishable {
+                    kind: "output_too_large",
+                    message: format!(
+                        "an output for `{}` is larger than its topic accepts ({bytes_max} bytes with headers)",
+                        output.name
+                    ),
+                });
+            };
+            settlement.publish(known.target, &record);
+            if store && let Some(publish) = settlement.publishes().last() {
+                stored::push(stored, &known.name, settlement.record(publish));
+            }
+        }
+        for publish in settlement.published_since(mark) {
+            counts.publish(publish.target);
+        }
+        Ok(())
+    }
+
+    fn log_failure(&self, entry: &Entry, report: &Report<'_>, what: &str, delay_ms: Option<u64>) {
+        let Some(partition) = self.partitions.get(entry.delivery.partition as usize) else {
+            return;
+        };
+        let Some(message) = partition.window.message(&entry.delivery) else {
+            return;
+        };
+        tracing::warn!(
+            pipeline = %self.plan.pipeline,
+            correlation_id = entry.correlation.text(&message.headers),
+            place = %format_args!("{}@{}", self.place(entry.delivery.partition as usize), entry.delivery.offset),
+            attempt = entry.delivery.attempts + 1,
+            error = report.error(),
+            delay_ms,
+            "{what}"
+        );
+    }
+}
+
+fn is_success(outcome: &Outcome<'_>) -> bool {
+    matches!(outcome, Outcome::Outputs(_))
+}
+
+fn report_of(fault: &Fault) -> Report<'_> {
+    match fault.kind {
+        FaultKind::Instantiation => Report::NoInstance {
+            message: &fault.message,
+        },
+        FaultKind::State => Report::HostFailure {
+            message: &fault.message,
+        },
+        kind => Report::Fault {
+            kind: kind.as_str(),
+            message: &fault.message,
+        },
+    }
+}
+
+fn unknown_output(name: &str, plan: &crate::pipeline::plan::Plan) -> Unpublishable {
+    let known: Vec<&str> = plan
+        .outputs
+        .iter()
+        .map(|output| output.name.as_str())
+        .collect();
+    let shown: String = name.chars().take(64).collect();
+    Unpublishable {
+        kind: "unknown_output",
+        message: format!(
+            "the handler named output {shown:?}, which the pipeline does not have (it has: {}); add it under `outputs`",
+            known.join(", ")
+        ),
+    }
+}

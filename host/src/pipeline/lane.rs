@@ -1,0 +1,278 @@
+//! Lanes that are held up (§4.1, §4.2): which deliveries wait behind which, and when they may run. A
+//! lane without trouble is not here and costs nothing. Pure: time is an argument, in ms of one clock that
+//! does not go back.
+//! Not here: why a lane is held (`verdict`, `idempotency`), and the messages (the worker's window, which
+//! also bounds how much can wait: every delivery in a lane is an unfinished one).
+//!
+//! A worker's round: `pop_due` until the call is full, fresh messages of lanes that `blocks` does not
+//! name; the call; for each failure `hold` its lane and `insert` it and the later ones of that lane (in
+//! any order: a lane sorts); then `call_finished`, which lets the rest of the lanes that ran go on.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, VecDeque};
+
+use rustc_hash::FxHashMap;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::config::valid::{By, NullKey, Ordering};
+
+/// Two ordering keys with the same hash share a lane, which costs parallelism and nothing else.
+pub type LaneKey = u64;
+
+/// The lane of a delivery. `partition` names the topic's partition uniquely within the worker.
+#[must_use]
+pub fn lane_of(ordering: Ordering, key: Option<&[u8]>, partition: u32, offset: u64) -> LaneKey {
+    let partition = u64::from(partition);
+    match (ordering.by, key, ordering.null_key) {
+        (By::Key, Some(key), _) => mix(xxh3_64(key) ^ mix(partition)),
+        (By::Partition, ..) | (By::Key, None, NullKey::Partition) => mix(!partition),
+        (By::None, ..) | (By::Key, None, NullKey::None) => mix(mix(partition).wrapping_add(offset)),
+    }
+}
+
+/// What a lane waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// This time, ms.
+    Time(i64),
+    /// A change of another delivery's idempotency claim: `wake_claims`.
+    Claim,
+    /// The acknowledgement of a settlement, on which the worker calls `release` or `hold`.
+    Ack,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Waits(Until),
+    /// May run; stands in `ready`.
+    Ready,
+    /// Deliveries of it are in the current call; stands in `running`.
+    Runs,
+}
+
+#[derive(Debug, Clone)]
+struct Lane<D> {
+    state: State,
+    /// Ascending. Empty while all that waited are in the call, or nothing came since the hold.
+    queue: VecDeque<D>,
+}
+
+/// The held lanes of one worker. `D` is the handle of a delivery, ordered by partition and offset.
+#[derive(Debug, Clone)]
+pub struct Lanes<D> {
+    lanes: FxHashMap<LaneKey, Lane<D>>,
+    timed: BTreeSet<(i64, LaneKey)>,
+    /// May name lanes that have moved on since; their state tells.
+    claiming: Vec<LaneKey>,
+    /// The same.
+    ready: VecDeque<LaneKey>,
+    /// The same.
+    running: Vec<LaneKey>,
+    /// Of `running`: the one whose deliveries are being popped.
+    popping: Option<LaneKey>,
+    len: usize,
+}
+
+impl<D> Default for Lanes<D> {
+    fn default() -> Self {
+        Self {
+            lanes: FxHashMap::default(),
+            timed: BTreeSet::new(),
+            claiming: Vec::new(),
+            ready: VecDeque::new(),
+            running: Vec::new(),
+            popping: None,
+            len: 0,
+        }
+    }
+}
+
+impl<D: Copy + Ord> Lanes<D> {
+    /// No lane is held: `blocks` would be false for each.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lanes.is_empty()
+    }
+
+    /// Deliveries that wait in lanes; those popped for the current call are not among them.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// A message of this lane has to be inserted rather than called.
+    #[must_use]
+    pub fn blocks(&self, lane: LaneKey) -> bool {
+        !self.lanes.is_empty() && self.lanes.contains_key(&lane)
+    }
+
+    /// Holds a lane until something happens, whatever it waited for before. A lane may be held with
+    /// nothing in it; it vanishes if nothing came when the wait is over.
+    pub fn hold(&mut self, lane: LaneKey, until: Until) {
+        let before = self.set_state(lane, State::Waits(until));
+        self.forget(lane, before);
+        match until {
+            Until::Time(at) => _ = self.timed.insert((at, lane)),
+            Until::Claim => self.claiming.push(lane),
+            Until::Ack => {}
+        }
+    }
+
+    /// Puts a delivery into its place in a lane. A lane that was not held may run at once.
+    pub fn insert(&mut self, lane: LaneKey, delivery: D) {
+        let queue = match self.lanes.entry(lane) {
+            Entry::Occupied(known) => &mut known.into_mut().queue,
+            Entry::Vacant(vacant) => {
+                self.ready.push_back(lane);
+                let state = State::Ready;
+                let queue = VecDeque::new();
+                &mut vacant.insert(Lane { state, queue }).queue
+            }
+        };
+        self.len += 1;
+        if queue.back().is_none_or(|last| *last < delivery) {
+            queue.push_back(delivery);
+        } else {
+            queue.insert(queue.partition_point(|other| *other < delivery), delivery);
+        }
+    }
+
+    /// The next delivery that may run: all of one lane in order, then the next lane, those that were due
+    /// first first. The lane then runs until `call_finished`, `hold` or `release`.
+    pub fn pop_due(&mut self, now_ms: i64) -> Option<(LaneKey, D)> {
+        if let Some(lane) = self.popping
+            && let Some(delivery) = self.pop(lane)
+        {
+            return Some((lane, delivery));
+        }
+        self.wake_timed(now_ms);
+        while let Some(lane) = self.ready.pop_front() {
+            let Some(entry) = self.lanes.get_mut(&lane) else {
+                continue;
+            };
+            if entry.state != State::Ready {
+                continue;
+            }
+            entry.state = State::Runs;
+            self.running.push(lane);
+            self.popping = Some(lane);
+            if let Some(delivery) = self.pop(lane) {
+                return Some((lane, delivery));
+            }
+        }
+        self.popping = None;
+        None
+    }
+
+    /// The call is over and its failures are held: the lanes that ran go on with what waits in them,
+    /// behind the others that may run, or are free again.
+    pub fn call_finished(&mut self) {
+        self.popping = None;
+        while let Some(lane) = self.running.pop() {
+            if self.state(lane) == Some(State::Runs) {
+                self.release(lane);
+            }
+        }
+    }
+
+    /// Lets a lane go on: it may run, or is free when nothing waits in it.
+    pub fn release(&mut self, lane: LaneKey) {
+        let Some(entry) = self.lanes.get_mut(&lane) else {
+            return;
+        };
+        if entry.queue.is_empty() {
+            let before = entry.state;
+            self.lanes.remove(&lane);
+            self.forget(lane, Some(before));
+        } else if entry.state != State::Ready {
+            let before = std::mem::replace(&mut entry.state, State::Ready);
+            self.ready.push_back(lane);
+            self.forget(lane, Some(before));
+        }
+    }
+
+    /// A claim that someone waited for has changed: those who wait for claims ask again.
+    pub fn wake_claims(&mut self) {
+        for lane in std::mem::take(&mut self.claiming) {
+            if self.state(lane) == Some(State::Waits(Until::Claim)) {
+                self.release(lane);
+            }
+        }
+    }
+
+    /// When the next lane may run: `i64::MIN` when one may already, `None` when none waits for time.
+    #[must_use]
+    pub fn next_due(&self) -> Option<i64> {
+        let ready = |lane: &LaneKey| self.state(*lane) == Some(State::Ready);
+        if self.ready.iter().any(ready) {
+            return Some(i64::MIN);
+        }
+        self.timed.first().map(|(at, _)| *at)
+    }
+
+    /// What a lane waits for; `None` when it is not held, may run or runs.
+    #[must_use]
+    pub fn until(&self, lane: LaneKey) -> Option<Until> {
+        match self.state(lane)? {
+            State::Waits(until) => Some(until),
+            State::Ready | State::Runs => None,
+        }
+    }
+
+    /// All deliveries that wait, with their lanes: by lane in no order, within a lane in order.
+    pub fn iter(&self) -> impl Iterator<Item = (LaneKey, &D)> {
+        self.lanes
+            .iter()
+            .flat_map(|(lane, entry)| entry.queue.iter().map(|delivery| (*lane, delivery)))
+    }
+
+    fn state(&self, lane: LaneKey) -> Option<State> {
+        self.lanes.get(&lane).map(|entry| entry.state)
+    }
+
+    fn set_state(&mut self, lane: LaneKey, state: State) -> Option<State> {
+        match self.lanes.entry(lane) {
+            Entry::Occupied(mut known) => {
+                Some(std::mem::replace(&mut known.get_mut().state, state))
+            }
+            Entry::Vacant(vacant) => {
+                let queue = VecDeque::new();
+                vacant.insert(Lane { state, queue });
+                None
+            }
+        }
+    }
+
+    /// Takes a lane out of the index of the wait that is over. The lists are cleaned as they are read.
+    fn forget(&mut self, lane: LaneKey, before: Option<State>) {
+        if let Some(State::Waits(Until::Time(at))) = before {
+            self.timed.remove(&(at, lane));
+        }
+    }
+
+    fn wake_timed(&mut self, now_ms: i64) {
+        while let Some(&(at, lane)) = self.timed.first()
+            && at <= now_ms
+        {
+            self.release(lane);
+        }
+    }
+
+    fn pop(&mut self, lane: LaneKey) -> Option<D> {
+        let entry = self.lanes.get_mut(&lane)?;
+        if entry.state != State::Runs {
+            return None;
+        }
+        let delivery = entry.queue.pop_front()?;
+        self.len -= 1;
+        Some(delivery)
+    }
+}
+
+/// The finalizer of splitmix64: a bijection, so that distinct partitions and offsets stay distinct.
+fn mix(mut x: u64) -> u64 {
+    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ x >> 31
+}

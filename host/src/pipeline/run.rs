@@ -1,0 +1,390 @@
+//! One worker: a thread that owns partitions, with their lanes, one instance and one settlement at a
+//! time. This page is the path of a message: admit → deduplicate → call → judge → settle. The stages
+//! are the files `admit.rs`, `judge.rs` and `settle.rs`; what they decide with is pure. Not here: which
+//! broker (connector), which runtime (plugin), threads and signals (host).
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering as Memory};
+use std::time::Duration;
+
+use crate::connector::{Connector, Ticket};
+use crate::faults;
+use crate::idempotency::claims::{Claims, Fence};
+use crate::idempotency::completion::Completion;
+use crate::idempotency::{KeyHash, Table};
+use crate::message::HeadersBuf;
+use crate::pipeline::correlation::Correlation;
+use crate::pipeline::counts::{Counts, Observer};
+use crate::pipeline::handler::Handler;
+use crate::pipeline::lane::{LaneKey, Lanes};
+use crate::pipeline::offsets::{Offsets, Progress};
+use crate::pipeline::overlay::Overlay;
+use crate::pipeline::plan::Plan;
+use crate::pipeline::settlement::Settlement;
+use crate::pipeline::verdict::Reason;
+use crate::pipeline::window::{Delivery, Window};
+use crate::plugin::Batch;
+use crate::plugin::Fault;
+
+/// Settlements handed on and not acknowledged; more would only add latency.
+pub const SETTLEMENTS_IN_FLIGHT_MAX: usize = 4;
+/// A settlement is handed on at this size even while others are in flight.
+pub const SETTLEMENT_BYTES_MAX: usize = 1 << 20;
+/// And at this many deliveries.
+pub const SETTLEMENT_DELIVERIES_MAX: u32 = 4096;
+/// Bytes of input in one call.
+pub const CALL_BYTES_MAX: usize = 256 << 10;
+/// A call is sized to about this much predicted work (§11.2).
+const CALL_NS_TARGET: u64 = 10_000_000;
+/// How long an idle worker sleeps at most.
+/// How soon a delivery that waits for another worker's claim looks again.
+const CLAIM_POLL: Duration = Duration::from_millis(2);
+pub(super) const IDLE: Duration = Duration::from_millis(50);
+
+/// Time, as an argument: the simulation has its own.
+pub trait Clock {
+    fn unix_ms(&self) -> i64;
+    /// Nanoseconds from some fixed moment, never backwards.
+    fn monotonic_ns(&self) -> u64;
+    /// 0..1, for the jitter of backoffs.
+    fn random(&mut self) -> f64;
+}
+
+/// Tells workers to stop.
+#[derive(Debug, Default)]
+pub struct Control(AtomicU8);
+
+impl Control {
+    /// No new calls; what was called is settled.
+    pub fn drain(&self) {
+        self.0.fetch_max(1, Memory::SeqCst);
+    }
+
+    /// Leave at once; what is unsettled stays unfinished.
+    pub fn abort(&self) {
+        self.0.fetch_max(2, Memory::SeqCst);
+    }
+
+    fn draining(&self) -> bool {
+        self.0.load(Memory::Relaxed) >= 1
+    }
+
+    pub(super) fn aborted(&self) -> bool {
+        self.0.load(Memory::Relaxed) >= 2
+    }
+}
+
+/// Why a worker stopped although nobody told it to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Halt(pub String);
+
+/// A partition handed to a worker.
+#[derive(Debug)]
+pub struct Assignment {
+    /// Index in [`Plan::topics`].
+    pub topic: u16,
+    pub partition: u32,
+    pub progress: Progress,
+    /// Offsets below may have killed the host: they run one by one, each attempt durable first (§4.4).
+    pub suspect_until: u64,
+}
+
+pub(super) struct Partition<M> {
+    pub topic: u16,
+    pub number: u32,
+    pub suspect_until: u64,
+    pub offsets: Offsets,
+    pub window: Window<M>,
+    /// Its progress changed since the last settlement.
+    pub dirty: bool,
+}
+
+/// One delivery in the current call, with what was found out before it.
+pub(super) struct Entry {
+    pub delivery: Delivery,
+    pub work: Work,
+    pub correlation: Correlation,
+    pub claim: Option<Claimed>,
+}
+
+/// An idempotency claim held for a delivery.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Claimed {
+    pub hash: KeyHash,
+    pub fence: Fence,
+    pub fingerprint: u64,
+}
+
+pub(super) enum Work {
+    /// It is in the frame.
+    Call,
+    Duplicate(Completion),
+    /// It goes to the dead letters without a call.
+    Refuse(Reason, String),
+}
+
+/// A settlement handed on, and what its acknowledgement sets in motion.
+pub(super) struct Sent {
+    pub ticket: Ticket,
+    pub at_ns: u64,
+    pub after: After,
+}
+
+#[derive(Default)]
+pub(super) struct After {
+    /// The table has these now.
+    pub completed: Vec<(KeyHash, Fence)>,
+    /// The attempt is durable: the backoff (ms) starts.
+    pub backoffs: Vec<(LaneKey, u64)>,
+    /// `on_dead_letter: block_lane`.
+    pub unblock: Vec<LaneKey>,
+}
+
+pub struct Worker<C: Connector, H, K, O> {
+    pub(super) plan: Arc<Plan>,
+    pub(super) control: Arc<Control>,
+    pub(super) index: u16,
+    pub(super) connector: C,
+    pub(super) handler: H,
+    pub(super) clock: K,
+    pub(super) observer: O,
+    pub(super) claims: Option<Arc<Claims>>,
+    pub(super) table: Option<Box<dyn Table>>,
+    pub(super) partitions: Vec<Partition<C::Messages>>,
+    pub(super) lanes: Lanes<Delivery>,
+    pub(super) claims_seen: u64,
+    /// The current call.
+    pub(super) entries: Vec<Entry>,
+    pub(super) batch: Batch,
+    /// Deliveries of a call that faulted: they run again one by one (§5.4).
+    pub(super) singles: VecDeque<Entry>,
+    pub(super) settlement: Settlement,
+    pub(super) after: After,
+    pub(super) in_flight: VecDeque<Sent>,
+    pub(super) counts: Counts,
+    pub(super) headers: HeadersBuf,
+    /// The outputs of the current message, as its idempotency record keeps them.
+    pub(super) stored: Vec<u8>,
+    pub(super) overlay: Option<Arc<Overlay>>,
+    /// Tickets handed out so far.
+    pub(super) tickets: Ticket,
+    /// Unix ms at the start of the current step.
+    pub(super) unix_ms: i64,
+    /// Scratch for idempotency keys.
+    pub(super) key: RefCell<Vec<u8>>,
+    /// Lanes with a message that did not succeed in the current call (or run of singles).
+    pub(super) failed: Vec<LaneKey>,
+    pub(super) observed_ns: u64,
+    pub(super) next_partition: usize,
+    pub(super) ns_per_message: u64,
+    /// When a partition may be read again after an error.
+    pub(super) read_again_ns: u64,
+    /// Why the worker cannot go on for now, for `status`.
+    pub(super) blocked: Option<String>,
+}
+
+/// What a worker is made of.
+pub struct Parts<C, H, K, O> {
+    pub plan: Arc<Plan>,
+    pub control: Arc<Control>,
+    /// Among the workers of the pipeline.
+    pub index: u16,
+    pub connector: C,
+    pub handler: H,
+    pub clock: K,
+    pub observer: O,
+    pub claims: Option<Arc<Claims>>,
+    pub table: Option<Box<dyn Table>>,
+    /// With state: what the handler's view reads before the store.
+    pub overlay: Option<Arc<Overlay>>,
+    pub assignments: Vec<Assignment>,
+}
+
+impl<C, H, K, O> Worker<C, H, K, O>
+where
+    C: Connector,
+    H: Handler,
+    K: Clock,
+    O: Observer,
+{
+    pub fn new(parts: Parts<C, H, K, O>) -> Self {
+        let topics: Vec<&str> = parts
+            .plan
+            .topics
+            .iter()
+            .map(|topic| topic.name.as_str())
+            .collect();
+        let batch = Batch::new(&topics);
+        let partitions = parts
+            .assignments
+            .into_iter()
+            .map(|a| Partition {
+                topic: a.topic,
+                number: a.partition,
+                suspect_until: a.suspect_until,
+                offsets: restore(a.progress),
+                window: Window::default(),
+                dirty: false,
+            })
+            .collect();
+        Self {
+            plan: parts.plan,
+            control: parts.control,
+            index: parts.index,
+            connector: parts.connector,
+            handler: parts.handler,
+            clock: parts.clock,
+            observer: parts.observer,
+            claims: parts.claims,
+            table: parts.table,
+            partitions,
+            lanes: Lanes::default(),
+            claims_seen: 0,
+            entries: Vec::new(),
+            batch,
+            singles: VecDeque::new(),
+            settlement: Settlement::default(),
+            after: After::default(),
+            in_flight: VecDeque::new(),
+            counts: Counts::default(),
+            headers: HeadersBuf::new(),
+            stored: Vec::new(),
+            overlay: parts.overlay,
+            tickets: 0,
+            unix_ms: 0,
+            key: RefCell::default(),
+            failed: Vec::new(),
+            observed_ns: 0,
+            next_partition: 0,
+            ns_per_message: CALL_NS_TARGET / 256,
+            read_again_ns: 0,
+            blocked: None,
+        }
+    }
+
+    /// Works until it is told to stop. Drained: everything called is settled and durable.
+    pub fn run(mut self) -> Result<(), Halt> {
+        let result = self.work();
+        self.observe(true);
+        result
+    }
+
+    fn work(&mut self) -> Result<(), Halt> {
+        loop {
+            self.acknowledge()?;
+            if self.control.aborted() {
+                return Ok(());
+            }
+            if self.control.draining() {
+                if self.drained()? {
+                    return Ok(());
+                }
+                self.connector.wait(IDLE);
+                continue;
+            }
+            let worked = self.may_call() && self.step()?;
+            self.submit_when_due(worked)?;
+            self.observe(!worked);
+            if !worked {
+                let timeout = self.idle_time();
+                self.connector.wait(timeout);
+            }
+        }
+    }
+
+    /// One call with everything around it. False when there was nothing to do.
+    fn step(&mut self) -> Result<bool, Halt> {
+        self.unix_ms = self.clock.unix_ms();
+        self.collect()?;
+        if self.entries.is_empty() {
+            return Ok(false);
+        }
+        self.mark_before_the_call()?;
+        if self.batch.is_empty() {
+            self.judge(None)?;
+            return Ok(true);
+        }
+        let started = self.clock.monotonic_ns();
+        let state_partition = self
+            .entries
+            .first()
+            .map_or(0, |entry| entry.delivery.partition);
+        faults::point("before_call");
+        let called = self.handler.call(&self.batch, state_partition);
+        faults::point("after_call");
+        self.timed(started);
+        self.forward_logs();
+        match called {
+            Ok(outcomes) => self.judge(Some(&outcomes))?,
+            Err(fault) => self.fault(&fault)?,
+        }
+        if self.plan.isolation == crate::config::valid::Isolation::Message {
+            self.handler.reset();
+        }
+        Ok(true)
+    }
+
+    /// A fault costs the whole call. Alone, the message is at fault; otherwise they run again one by
+    /// one, so that only the culprit is charged (§5.4).
+    fn fault(&mut self, fault: &Fault) -> Result<(), Halt> {
+        if self.batch.len() == 1 {
+            return self.judge_fault(fault);
+        }
+        tracing::debug!(
+            messages = self.batch.len(),
+            kind = fault.kind.as_str(),
+            "a call faulted: its messages run one by one"
+        );
+        self.run_again_one_by_one();
+        Ok(())
+    }
+
+    pub(super) fn run_again_one_by_one(&mut self) {
+        self.handler.discard();
+        self.lanes.call_finished();
+        self.singles.extend(self.entries.drain(..));
+    }
+
+    fn may_call(&self) -> bool {
+        let full = self.in_flight.len() >= SETTLEMENTS_IN_FLIGHT_MAX;
+        !(full && self.settlement.bytes() >= SETTLEMENT_BYTES_MAX)
+            && self.settlement.bytes() < 4 * SETTLEMENT_BYTES_MAX
+            && self.settlement.deliveries() < 4 * SETTLEMENT_DELIVERIES_MAX
+    }
+
+    fn timed(&mut self, started_ns: u64) {
+        let took = self.clock.monotonic_ns().saturating_sub(started_ns);
+        let messages = self.batch.len() as u64;
+        self.counts.calls.push((took, messages as u32));
+        let each = took / messages.max(1);
+        self.ns_per_message = (self.ns_per_message * 7 + each) / 8;
+    }
+
+    /// Messages the next call may hold: about 10 ms of predicted work, one while in doubt.
+    pub(super) fn call_messages_max(&self) -> usize {
+        let predicted = CALL_NS_TARGET / self.ns_per_message.max(1);
+        predicted.clamp(1, u64::from(self.plan.batch_max)) as usize
+    }
+
+    fn idle_time(&self) -> Duration {
+        let now_ms = (self.clock.monotonic_ns() / 1_000_000) as i64;
+        match self.lanes.next_due() {
+            // Something may run but the settlements in flight are the limit: their acknowledgement wakes.
+            _ if !self.may_call() => IDLE,
+            Some(due) => Duration::from_millis(due.saturating_sub(now_ms).max(0) as u64).min(IDLE),
+            // A claim that another worker holds wakes nobody here.
+            None if !self.lanes.is_empty() => CLAIM_POLL,
+            None => IDLE,
+        }
+    }
+}
+
+fn restore(mut progress: Progress) -> Offsets {
+    if faults::mutant("forget_attempts") {
+        progress.attempts.clear();
+    }
+    Offsets::restore(progress)
+}

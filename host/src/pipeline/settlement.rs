@@ -1,0 +1,183 @@
+//! What becomes durable together because deliveries are finished: outputs, dead letters, idempotency
+//! records, state writes, progress. Every connector gets this same value and makes it durable in its
+//! own way. Pure: buffers and indices, reused from one settlement to the next.
+
+use crate::message::MessageRef;
+
+/// Index of an output or dead letter topic in the pipeline's list of targets.
+pub type Target = u16;
+
+/// One record to publish; its bytes are `settlement.record(&publish)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Publish {
+    pub target: Target,
+    start: u32,
+    len: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProgressWrite {
+    /// Index in the worker's list of partitions.
+    pub partition: u32,
+    /// An encoded [`crate::pipeline::offsets::Progress`].
+    pub value: Vec<u8>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompletionWrite {
+    pub hash: u128,
+    pub expires_at_ms: i64,
+    /// An encoded [`crate::idempotency::completion::Completion`].
+    pub value: Vec<u8>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateWrite {
+    /// Index in the worker's list of partitions.
+    pub partition: u32,
+    pub key: String,
+    /// `None` deletes.
+    pub value: Option<Vec<u8>>,
+}
+
+/// The open settlement of a worker.
+#[derive(Debug, Default)]
+pub struct Settlement {
+    arena: Vec<u8>,
+    publishes: Vec<Publish>,
+    pub progress: Vec<ProgressWrite>,
+    pub completions: Vec<CompletionWrite>,
+    pub state: Vec<StateWrite>,
+    deliveries: u32,
+}
+
+/// A point to return to when a message turns out not to succeed.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark {
+    arena: usize,
+    publishes: usize,
+}
+
+impl Settlement {
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark {
+            arena: self.arena.len(),
+            publishes: self.publishes.len(),
+        }
+    }
+
+    /// Forgets everything published since `mark`.
+    pub fn rollback(&mut self, mark: Mark) {
+        self.arena.truncate(mark.arena);
+        self.publishes.truncate(mark.publishes);
+    }
+
+    /// Adds a record for `target`.
+    pub fn publish(&mut self, target: Target, message: &MessageRef<'_>) {
+        let start = self.arena.len();
+        message.write_record(&mut self.arena);
+        self.push(target, start);
+    }
+
+    /// Adds a record that is already encoded (a stored output replayed).
+    pub fn publish_record(&mut self, target: Target, record: &[u8]) {
+        let start = self.arena.len();
+        self.arena.extend_from_slice(record);
+        self.push(target, start);
+    }
+
+    fn push(&mut self, target: Target, start: usize) {
+        // A settlement is submitted at `SETTLEMENT_BYTES_MAX`, far below 4 GiB.
+        let len = self.arena.len() - start;
+        self.publishes.push(Publish {
+            target,
+            start: start as u32,
+            len: len as u32,
+        });
+    }
+
+    /// One delivery more is finished by this settlement.
+    pub fn count_delivery(&mut self) {
+        self.deliveries += 1;
+    }
+
+    /// Deliveries finished by it.
+    #[must_use]
+    pub const fn deliveries(&self) -> u32 {
+        self.deliveries
+    }
+
+    #[must_use]
+    pub fn publishes(&self) -> &[Publish] {
+        &self.publishes
+    }
+
+    /// What was published since `mark`.
+    #[must_use]
+    pub fn published_since(&self, mark: Mark) -> &[Publish] {
+        self.publishes.get(mark.publishes..).unwrap_or_default()
+    }
+
+    #[must_use]
+    pub fn record(&self, publish: &Publish) -> &[u8] {
+        let start = publish.start as usize;
+        self.arena
+            .get(start..start + publish.len as usize)
+            .unwrap_or_default()
+    }
+
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.arena.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.publishes.is_empty()
+            && self.progress.is_empty()
+            && self.completions.is_empty()
+            && self.state.is_empty()
+            && self.deliveries == 0
+    }
+
+    /// Empties it and keeps the buffers.
+    pub fn clear(&mut self) {
+        self.arena.clear();
+        self.publishes.clear();
+        self.progress.clear();
+        self.completions.clear();
+        self.state.clear();
+        self.deliveries = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rollback_leaves_what_was_published_before_the_mark() {
+        let mut settlement = Settlement::default();
+        let first = MessageRef {
+            payload: Some(b"1"),
+            ..Default::default()
+        };
+        settlement.publish(0, &first);
+        let mark = settlement.mark();
+        settlement.publish(
+            1,
+            &MessageRef {
+                payload: Some(b"2"),
+                ..Default::default()
+            },
+        );
+        settlement.rollback(mark);
+        assert_eq!(settlement.publishes().len(), 1);
+        let (back, _) =
+            MessageRef::read_record(settlement.record(&settlement.publishes()[0])).unwrap();
+        assert_eq!(back, first);
+        settlement.clear();
+        assert!(settlement.is_empty());
+    }
+}
