@@ -1,0 +1,303 @@
+//! What pipelines must agree on, with the host and among each other: names, groups, topics that feed
+//! themselves, guarantees that what is configured beside them weakens.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::build::Built;
+use super::check::Checked;
+use super::problem::{Code, Place, Problems};
+use super::valid::{Config, Delivery, Durability, Format, Pipeline};
+use super::yaml::Key;
+
+/// Names and groups are compared even when the pipelines have other problems.
+pub(super) fn names(built: &[Built], problems: &mut Problems) {
+    let mut names: BTreeMap<&str, &Place> = BTreeMap::new();
+    let mut groups: BTreeMap<(&str, &str), (&str, &Place)> = BTreeMap::new();
+    for Built { checked, .. } in built {
+        let name = checked.get("name");
+        let text = name.and_then(Checked::text);
+        if let (Some(text), Some(place)) = (text, name.and_then(|n| n.place.as_ref())) {
+            if let Some(first) = names.get(text) {
+                let help = format!(
+                    "it is already at {}; name one of them otherwise",
+                    problems.line_of(first)
+                );
+                problems.error(
+                    Code::Conflict,
+                    place,
+                    format!("there are two pipelines `{text}`"),
+                    help,
+                );
+            } else {
+                names.insert(text, place);
+            }
+        }
+        let Some(source) = checked.get("source") else {
+            continue;
+        };
+        let group = source.get("consumer_group");
+        let (Some(group), Some(place)) = (
+            group.and_then(Checked::text),
+            group.and_then(|g| g.place.as_ref()),
+        ) else {
+            continue;
+        };
+        let topics = source
+            .get("topics")
+            .and_then(Checked::list)
+            .unwrap_or_default();
+        let distinct: BTreeSet<_> = topics.iter().filter_map(Checked::text).collect();
+        for topic in distinct {
+            let this = (text.unwrap_or("another"), place);
+            if let Some((other, first)) = groups.get(&(group, topic)) {
+                let message = format!(
+                    "group `{group}` reads `{topic}` twice: pipelines `{other}` and `{}`",
+                    this.0
+                );
+                let help = format!(
+                    "the other is at {}; give one of them a group of its own",
+                    problems.line_of(first)
+                );
+                problems.error(Code::Conflict, place, message, help);
+            } else {
+                groups.insert((group, topic), this);
+            }
+        }
+    }
+}
+
+/// `source.connection` must be declared.
+pub(super) fn connections(built: &[Built], declared: &[Key], problems: &mut Problems) {
+    for Built { checked, .. } in built {
+        let connection = checked
+            .get("source")
+            .and_then(|source| source.get("connection"));
+        let Some((name, place)) = connection.and_then(|c| Some((c.text()?, c.place.as_ref()?)))
+        else {
+            continue;
+        };
+        if declared.iter().any(|key| key.text == name) {
+            continue;
+        }
+        let near = crate::expression::nearest(name, declared.iter().map(|key| key.text.as_str()));
+        let help = match near {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if declared.is_empty() => {
+                "there are no `connections`; without the key the embedded log is read".to_owned()
+            }
+            None => "add it to `connections`".to_owned(),
+        };
+        problems.error(
+            Code::Conflict,
+            place,
+            format!("there is no connection `{name}`"),
+            help,
+        );
+    }
+}
+
+/// What a configuration without errors may still get wrong.
+pub(super) fn meaning(config: &Config, built: &[Built], problems: &mut Problems) {
+    for (pipeline, Built { checked, .. }) in config.pipelines.iter().zip(built) {
+        guarantees(config, pipeline, checked, problems);
+        memory(config, pipeline, checked, problems);
+        own_topics(pipeline, checked, problems);
+    }
+    cycles(config, built, problems);
+}
+
+fn guarantees(config: &Config, pipeline: &Pipeline, checked: &Checked, problems: &mut Problems) {
+    let delivery = checked.place_of("delivery");
+    match (pipeline.delivery, delivery) {
+        (Delivery::ExactlyOnce, Some(place)) if config.host.durability == Durability::Os => {
+            let message = "`exactly_once` on `durability: os` holds when the host dies, not when the machine does";
+            problems.warning(Code::Doubtful, place, message, "use `durability: fsync`");
+        }
+        (Delivery::AtMostOnce, _) => {
+            if let Some(place) = checked.place_of("retry") {
+                problems.warning(
+                    Code::Doubtful,
+                    place,
+                    "`retry` has no effect",
+                    "`delivery: at_most_once` never tries again",
+                );
+            }
+            if let Some(place) = checked.place_of("dead_letter") {
+                let help = "`delivery: at_most_once` counts and logs failures; only undecodable input is dead-lettered";
+                problems.warning(
+                    Code::Doubtful,
+                    place,
+                    "`dead_letter` has little effect",
+                    help,
+                );
+            }
+        }
+        _ => {}
+    }
+    if let Some(idempotency) = &pipeline.idempotency
+        && idempotency.key.uses_json()
+        && pipeline.source.format != Format::Json
+        && let Some(place) = checked.get("idempotency").and_then(|i| i.place_of("key"))
+    {
+        let message = "the key reads `message.json` while `format` is `bytes`";
+        let help = "with `source.format: json` a payload that is not JSON is dead-lettered as `undecodable` instead of `no_idempotency_key`";
+        problems.warning(Code::Doubtful, place, message, help);
+    }
+}
+
+fn memory(config: &Config, pipeline: &Pipeline, checked: &Checked, problems: &mut Problems) {
+    let Some(handler) = checked.get("handler") else {
+        return;
+    };
+    let one = pipeline.handler.limits.memory;
+    let all = one.saturating_mul(u64::from(pipeline.handler.concurrency.get()));
+    let shown = super::scalar::written_size;
+    let limits = handler
+        .get("limits")
+        .and_then(|limits| limits.place_of("memory"));
+    let place = limits.or(handler.place_of("concurrency"));
+    let Some(place) = place.or(checked.place.as_ref()) else {
+        return;
+    };
+    let host = config.host.guest_memory;
+    if one > host {
+        let message = format!(
+            "one instance may take {}, more than all may together: {}",
+            shown(one),
+            shown(host)
+        );
+        problems.error(
+            Code::Conflict,
+            place,
+            message,
+            "raise `host.guest_memory` or lower `limits.memory`",
+        );
+    } else if all > host && handler.place_of("concurrency").is_some() {
+        let message = format!(
+            "{} instances may take {}, more than `host.guest_memory`: {}",
+            pipeline.handler.concurrency,
+            shown(all),
+            shown(host)
+        );
+        problems.warning(
+            Code::Doubtful,
+            place,
+            message,
+            "raise `host.guest_memory`, or lower `concurrency` or `limits.memory`",
+        );
+    }
+}
+
+/// A pipeline that feeds itself would never end.
+fn own_topics(pipeline: &Pipeline, checked: &Checked, problems: &mut Problems) {
+    let outputs = checked
+        .get("outputs")
+        .and_then(Checked::named)
+        .unwrap_or_default();
+    for (output, (_, written)) in pipeline.outputs.iter().zip(outputs) {
+        if pipeline.source.topics.contains(&output.topic)
+            && let Some(place) = written.place_of("topic")
+        {
+            let message = format!(
+                "output `{}` goes to `{}`, which the pipeline itself reads",
+                output.name, output.topic
+            );
+            problems.error(
+                Code::Cycle,
+                place,
+                message,
+                "it would process its own outputs without end; use another topic",
+            );
+        }
+    }
+    let dead_letter = checked.get("dead_letter").and_then(|d| d.place_of("topic"));
+    let Some((topic, place)) = pipeline.dead_letter.topic.as_ref().zip(dead_letter) else {
+        return;
+    };
+    if pipeline.source.topics.contains(topic) {
+        let message = format!("dead letters go to `{topic}`, which the pipeline itself reads");
+        problems.error(
+            Code::Cycle,
+            place,
+            message,
+            "it would fail on them without end; use another topic",
+        );
+    } else if pipeline.outputs.iter().any(|output| output.topic == *topic) {
+        let message = format!("dead letters go to `{topic}`, as an output does");
+        problems.warning(
+            Code::Doubtful,
+            place,
+            message,
+            "use a topic of their own, so that both can be told apart",
+        );
+    }
+}
+
+/// Finds pipelines that feed each other in a circle (§13.2). A circle can be meant, when a handler ends it.
+fn cycles(config: &Config, built: &[Built], problems: &mut Problems) {
+    let pipelines = &config.pipelines;
+    let feeds = |from: &Pipeline, to: &Pipeline| {
+        from.outputs
+            .iter()
+            .any(|o| to.source.topics.contains(&o.topic))
+    };
+    let next: Vec<Vec<usize>> = pipelines
+        .iter()
+        .enumerate()
+        .map(|(at, from)| {
+            (0..pipelines.len())
+                .filter(|to| *to != at && pipelines.get(*to).is_some_and(|to| feeds(from, to)))
+                .collect()
+        })
+        .collect();
+    for (start, Built { checked, .. }) in built.iter().enumerate() {
+        // Each circle is told once, at its first pipeline.
+        let Some(path) = way_back(&next, start) else {
+            continue;
+        };
+        let names: Vec<_> = path
+            .iter()
+            .filter_map(|at| pipelines.get(*at))
+            .map(|p| format!("`{}`", p.name))
+            .collect();
+        let place = checked.place_of("outputs").or(checked.place.as_ref());
+        let Some(place) = place else { continue };
+        let message = format!(
+            "pipelines feed each other in a circle: {} → back",
+            names.join(" → ")
+        );
+        problems.warning(
+            Code::Cycle,
+            place,
+            message,
+            "make sure that a handler ends it",
+        );
+    }
+}
+
+/// The shortest way from `start` back to it over later pipelines.
+fn way_back(next: &[Vec<usize>], start: usize) -> Option<Vec<usize>> {
+    let mut came_from: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut queue = std::collections::VecDeque::from([start]);
+    while let Some(here) = queue.pop_front() {
+        for &to in next.get(here)? {
+            if to == start {
+                let mut path = vec![here];
+                while let Some(before) = path
+                    .last()
+                    .filter(|at| **at != start)
+                    .and_then(|at| came_from.get(at))
+                {
+                    path.push(*before);
+                }
+                path.reverse();
+                return Some(path);
+            }
+            if to > start && !came_from.contains_key(&to) {
+                came_from.insert(to, here);
+                queue.push_back(to);
+            }
+        }
+    }
+    None
+}

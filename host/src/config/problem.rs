@@ -1,0 +1,357 @@
+//! What is wrong with a configuration, and where: for people through [`render`], for programs as JSON.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use miette::{
+    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode,
+};
+use serde::{Serialize, Serializer};
+
+/// Stable names of problems.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// A file cannot be read, is too big, or is not UTF-8.
+    Unreadable,
+    /// Not YAML, or YAML that configurations do without: tags, several documents, `<<`.
+    Syntax,
+    /// Too deep or too many nodes.
+    TooBig,
+    DuplicateKey,
+    UnknownKey,
+    MissingKey,
+    WrongType,
+    BadValue,
+    OutOfRange,
+    /// `${…}` that cannot be substituted.
+    Substitution,
+    /// Named by the design, not in this version.
+    NotInThisVersion,
+    BadExpression,
+    /// Two things that cannot stand together.
+    Conflict,
+    /// A topic that feeds itself.
+    Cycle,
+    /// A secret in a place that takes none.
+    Secret,
+    /// The plugin file is not there.
+    MissingPlugin,
+    /// Allowed, and probably not meant.
+    Doubtful,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    Error,
+    Warning,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Problem {
+    #[serde(serialize_with = "display")]
+    pub file: PathBuf,
+    /// 1-based; 0 when the problem is the file as a whole.
+    pub line: usize,
+    /// 1-based, in characters; 0 when the problem is the file as a whole.
+    pub column: usize,
+    /// Bytes of the file.
+    pub span: Option<Span>,
+    pub severity: Severity,
+    pub code: Code,
+    pub message: String,
+    pub help: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Span {
+    pub start: usize,
+    pub end: usize,
+}
+
+/// The text of a configuration file, for snippets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    pub path: PathBuf,
+    pub text: String,
+}
+
+/// Bytes of one of the sources.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Index of the source.
+    pub(super) file: usize,
+    pub(super) span: Range<usize>,
+}
+
+/// Problems as they are found, with the sources they point into.
+#[derive(Debug, Default)]
+pub(super) struct Problems {
+    pub(super) sources: Vec<Source>,
+    found: Vec<Problem>,
+}
+
+impl Code {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreadable => "unreadable",
+            Self::Syntax => "syntax",
+            Self::TooBig => "too_big",
+            Self::DuplicateKey => "duplicate_key",
+            Self::UnknownKey => "unknown_key",
+            Self::MissingKey => "missing_key",
+            Self::WrongType => "wrong_type",
+            Self::BadValue => "bad_value",
+            Self::OutOfRange => "out_of_range",
+            Self::Substitution => "substitution",
+            Self::NotInThisVersion => "not_in_this_version",
+            Self::BadExpression => "bad_expression",
+            Self::Conflict => "conflict",
+            Self::Cycle => "cycle",
+            Self::Secret => "secret",
+            Self::MissingPlugin => "missing_plugin",
+            Self::Doubtful => "doubtful",
+        }
+    }
+}
+
+impl Problems {
+    pub(super) const fn new(sources: Vec<Source>) -> Self {
+        Self {
+            sources,
+            found: Vec::new(),
+        }
+    }
+
+    pub(super) fn error(
+        &mut self,
+        code: Code,
+        place: &Place,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.add(Severity::Error, code, place, message.into(), help.into());
+    }
+
+    pub(super) fn warning(
+        &mut self,
+        code: Code,
+        place: &Place,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.add(Severity::Warning, code, place, message.into(), help.into());
+    }
+
+    /// A problem of a file that has no text to point into.
+    pub(super) fn file(
+        &mut self,
+        code: Code,
+        path: &Path,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.found.push(Problem {
+            file: path.to_owned(),
+            line: 0,
+            column: 0,
+            span: None,
+            severity: Severity::Error,
+            code,
+            message: message.into(),
+            help: Some(help.into()),
+        });
+    }
+
+    fn add(
+        &mut self,
+        severity: Severity,
+        code: Code,
+        place: &Place,
+        message: String,
+        help: String,
+    ) {
+        let Some(source) = self.sources.get(place.file) else {
+            return;
+        };
+        let (line, column) = position(&source.text, place.span.start);
+        self.found.push(Problem {
+            file: source.path.clone(),
+            line,
+            column,
+            span: Some(Span {
+                start: place.span.start,
+                end: place.span.end,
+            }),
+            severity,
+            code,
+            message,
+            help: (!help.is_empty()).then_some(help),
+        });
+    }
+
+    pub(super) fn has_errors(&self) -> bool {
+        self.found
+            .iter()
+            .any(|problem| problem.severity == Severity::Error)
+    }
+
+    /// `file:line` of a place, for the help of a problem elsewhere.
+    pub(super) fn line_of(&self, place: &Place) -> String {
+        self.sources
+            .get(place.file)
+            .map_or_else(String::new, |source| {
+                let (line, _) = position(&source.text, place.span.start);
+                format!("{}:{line}", source.path.display())
+            })
+    }
+
+    /// The folder of the file that a place is in.
+    pub(super) fn folder_of(&self, place: &Place) -> &Path {
+        let source = self.sources.get(place.file);
+        source
+            .and_then(|source| source.path.parent())
+            .unwrap_or(Path::new(""))
+    }
+
+    /// In the order of files and places, each once: a mistake in `defaults` shows in every pipeline.
+    pub(super) fn finish(self) -> (Vec<Problem>, Vec<Source>) {
+        let mut found = self.found;
+        found.sort_by(|a, b| {
+            let key = |p: &Problem| (p.file.clone(), p.span, p.severity, p.code);
+            key(a).cmp(&key(b)).then_with(|| a.message.cmp(&b.message))
+        });
+        found.dedup();
+        (found, self.sources)
+    }
+}
+
+/// Line and column, both 1-based, of a byte.
+fn position(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let line = memchr::memchr_iter(b'\n', before.as_bytes()).count() + 1;
+    let column = before
+        .rsplit('\n')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .count()
+        + 1;
+    (line, column)
+}
+
+/// What a person reads: each problem with the lines it is about, then a count.
+#[must_use]
+pub fn render(problems: &[Problem], sources: &[Source], color: bool) -> String {
+    let theme = if color {
+        GraphicalTheme::unicode()
+    } else {
+        GraphicalTheme::unicode_nocolor()
+    };
+    let handler = GraphicalReportHandler::new_themed(theme)
+        .with_links(false)
+        .with_width(110)
+        .with_context_lines(1);
+    let mut out = String::new();
+    for problem in problems {
+        let source = sources.iter().find(|source| source.path == problem.file);
+        let report = Report {
+            problem,
+            source: source.map(|s| NamedSource::new(s.path.display().to_string(), s.text.clone())),
+        };
+        if handler.render_report(&mut out, &report).is_err() {
+            out.push_str(&problem.to_string());
+        }
+        out.push('\n');
+    }
+    let count = |severity| {
+        problems
+            .iter()
+            .filter(|problem| problem.severity == severity)
+            .count()
+    };
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    let plural = |n: usize, one: &str| {
+        if n == 1 {
+            format!("1 {one}")
+        } else {
+            format!("{n} {one}s")
+        }
+    };
+    let counts: Vec<_> = [(errors, "error"), (warnings, "warning")]
+        .iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, one)| plural(*n, one))
+        .collect();
+    if !counts.is_empty() {
+        out.push_str(&counts.join(", "));
+        out.push('\n');
+    }
+    out
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if self.line > 0 {
+            write!(f, ":{}:{}", self.line, self.column)?;
+        }
+        write!(f, ": {} [{}]", self.message, self.code.as_str())?;
+        match &self.help {
+            Some(help) => write!(f, " ({help})"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn display<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
+#[derive(Debug)]
+struct Report<'a> {
+    problem: &'a Problem,
+    source: Option<NamedSource<String>>,
+}
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.source.is_none() {
+            write!(f, "{}: ", self.problem.file.display())?;
+        }
+        f.write_str(&self.problem.message)
+    }
+}
+
+impl std::error::Error for Report<'_> {}
+
+impl Diagnostic for Report<'_> {
+    fn code<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        Some(Box::new(self.problem.code.as_str()))
+    }
+
+    fn severity(&self) -> Option<miette::Severity> {
+        Some(match self.problem.severity {
+            Severity::Error => miette::Severity::Error,
+            Severity::Warning => miette::Severity::Warning,
+        })
+    }
+
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        let help = self.problem.help.as_ref()?;
+        Some(Box::new(help))
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        self.source.as_ref().map(|source| source as &dyn SourceCode)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let span = self.problem.span?;
+        let label = LabeledSpan::new(None, span.start, span.end.saturating_sub(span.start));
+        Some(Box::new(std::iter::once(label)))
+    }
+}
