@@ -1,2 +1,7 @@
 //! The `wasmill` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wasmill::cli::main()
+}

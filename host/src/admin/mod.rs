@@ -1,1 +1,18 @@
-//! (under construction)
+//! What an operator can ask and tell: [`console::Console`] over an open log, the same over HTTP
+//! (`routes.rs`, `guard.rs`, served by `port.rs`), the client of it ([`remote::Remote`]), and the health
+//! port. Not here: how a person types and reads it (`cli/`).
+pub mod console;
+pub mod dead_letter;
+pub mod dead_letters;
+pub mod error;
+pub mod guard;
+pub mod health;
+pub mod port;
+pub mod ports;
+pub mod remote;
+pub mod routes;
+pub mod time;
+pub mod token;
+pub mod wire;
+
+pub use error::{Code, Error};

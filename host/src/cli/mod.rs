@@ -1,1 +1,135 @@
-//! (under construction)
+//! The command line: one file a command. Not here: what the commands ask for (`admin/`, `config/`,
+//! `plugin/`, `host/`); they only read arguments and show answers.
+
+mod access;
+mod consume;
+mod dlq;
+mod error;
+mod groups;
+mod output;
+mod position;
+mod produce;
+mod record;
+mod status;
+mod text;
+mod topics;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use access::{IfAbsent, Streams};
+use error::Error;
+use output::Out;
+
+/// Sandboxed WebAssembly handlers over a durable stream: the host owns commits, order, retries, dead
+/// letters and idempotency.
+#[derive(Debug, Parser)]
+#[command(
+    name = "wasmill",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// Where messages are kept; also WASMILL_DATA_DIR [default: ./wasmill-data]
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// What runs, how far behind it is, and what holds it up
+    Status(status::Status),
+    /// List, create and describe topics
+    #[command(subcommand)]
+    Topics(topics::Topics),
+    /// Write messages to a topic
+    Produce(produce::Produce),
+    /// Show messages of a topic
+    Consume(consume::Consume),
+    /// List and describe consumer groups
+    #[command(subcommand)]
+    Groups(groups::Groups),
+    /// List and show dead letters
+    #[command(subcommand)]
+    Dlq(dlq::Dlq),
+}
+
+/// The data directory a command works on.
+struct Place {
+    named: Option<PathBuf>,
+}
+
+/// Runs the command of this process's arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    // Clap answers --help and --version with 0 and a wrong call with 2.
+    let cli = Cli::parse();
+    let mut out = Out::stdout();
+    let done = run(cli, &mut out).and_then(|()| out.flush());
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            // What was shown so far comes before the error; that it cannot be shown is no news.
+            let _shown = out.flush();
+            if !matches!(why, Error::BrokenPipe | Error::Said) {
+                output::error(&why);
+            }
+            why.exit_code()
+        }
+    }
+}
+
+fn run(cli: Cli, out: &mut Out) -> Result<(), Error> {
+    let place = Place {
+        named: cli.data_dir,
+    };
+    match cli.command {
+        Command::Status(command) => status::run(&command, &place, out),
+        Command::Topics(command) => topics::run(command, &place, out),
+        Command::Produce(command) => produce::run(command, &place, out),
+        Command::Consume(command) => consume::run(&command, &place, out),
+        Command::Groups(command) => groups::run(&command, &place, out),
+        Command::Dlq(command) => dlq::run(command, &place, out),
+    }
+}
+
+impl Place {
+    fn data_dir(&self) -> PathBuf {
+        access::data_dir(self.named.as_deref())
+    }
+
+    /// `--data-dir`, when it was given.
+    fn named(&self) -> Option<&Path> {
+        self.named.as_deref()
+    }
+
+    fn streams(&self, if_absent: IfAbsent) -> Result<Streams, Error> {
+        Streams::open(&self.data_dir(), if_absent)
+    }
+}
+
+/// Reads `64KiB`, `10GiB` or plain bytes.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let unit_at = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let factor: Option<u64> = match unit {
+        "" | "B" => Some(1),
+        "KiB" => Some(1 << 10),
+        "MiB" => Some(1 << 20),
+        "GiB" => Some(1 << 30),
+        "TiB" => Some(1 << 40),
+        _ => None,
+    };
+    let bytes = number.parse::<u64>().ok().zip(factor);
+    bytes
+        .and_then(|(number, factor)| number.checked_mul(factor))
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| "write a size as 64KiB, 128MiB or 10GiB".to_owned())
+}

@@ -60,12 +60,12 @@ impl LocalCounts {
         add(&mut self.consumed, outcome.index(), count);
     }
 
-    pub fn fault(&mut self, reason: FaultReason) {
-        add(&mut self.faults, reason.index(), 1);
+    pub fn fault(&mut self, reason: FaultReason, count: u64) {
+        add(&mut self.faults, reason.index(), count);
     }
 
-    pub fn dead_letter(&mut self, reason: DeadLetterReason) {
-        add(&mut self.dead_letters, reason.index(), 1);
+    pub fn dead_letter(&mut self, reason: DeadLetterReason, count: u64) {
+        add(&mut self.dead_letters, reason.index(), count);
     }
 
     pub fn idempotency(&mut self, result: IdempotencyResult, count: u64) {
@@ -147,8 +147,8 @@ mod tests {
         one.published(1, 1);
         one.consumed(Outcome::Success, 4);
         one.retries += 2;
-        one.dead_letter(DeadLetterReason::Rejected);
-        one.fault(FaultReason::Timeout);
+        one.dead_letter(DeadLetterReason::Rejected, 1);
+        one.fault(FaultReason::Timeout, 1);
         one.idempotency(IdempotencyResult::Duplicate, 5);
         one.handler_duration(Duration::from_millis(2));
         two.published(0, 10);

@@ -8,6 +8,13 @@ pub trait Label: Copy + Eq + Sized + 'static {
     fn as_str(self) -> &'static str;
     /// Place of the value in [`Label::ALL`].
     fn index(self) -> usize;
+    /// The value that shows as `text`.
+    fn named(text: &str) -> Option<Self> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|label| label.as_str() == text)
+    }
 }
 
 macro_rules! labels {
@@ -57,34 +64,48 @@ labels! {
 }
 
 labels! {
-    /// What the host saw go wrong in a call (`wasmill_faults_total`).
+    /// What the host saw go wrong in a call (`wasmill_faults_total`): the names of
+    /// `plugin::FaultKind`.
     FaultReason {
         Trap = "trap",
         Timeout = "timeout",
         Memory = "memory",
-        /// An answer that is not a frame, or has another number of results.
+        Stack = "stack",
         Undecodable = "undecodable",
-        /// More or larger outputs than `limits` allows, or an unknown output name.
-        Outputs = "outputs",
-        /// The instance could not be made.
-        Instantiate = "instantiate",
-        /// The host went down during an earlier attempt.
-        Crash = "crash",
+        OutputLimit = "output_limit",
+        StateLimit = "state_limit",
+        State = "state",
+        Instantiation = "instantiation",
+        /// A kind that this list does not know.
+        Other = "other",
     }
 }
 
 labels! {
-    /// Why a message became a dead letter (`wasmill_dead_letters_total`), as in the header
-    /// `wasmill-dlq-reason` (§6.1).
+    /// Why a message became a dead letter (`wasmill_dead_letters_total`): the names of
+    /// `pipeline::verdict::Reason`, which also stand in the header `wasmill-dlq-reason` (§6.1).
     DeadLetterReason {
         Rejected = "rejected",
         AttemptsExhausted = "attempts_exhausted",
-        ElapsedExhausted = "elapsed_exhausted",
+        RetryTimeExhausted = "retry_time_exhausted",
+        FaultTrap = "fault_trap",
+        FaultTimeout = "fault_timeout",
+        FaultMemory = "fault_memory",
+        FaultStack = "fault_stack",
+        FaultUndecodable = "fault_undecodable",
+        FaultOutputLimit = "fault_output_limit",
+        FaultStateLimit = "fault_state_limit",
+        FaultState = "fault_state",
+        FaultInstantiation = "fault_instantiation",
+        Fault = "fault",
+        HostCrash = "host_crash",
         Undecodable = "undecodable",
         ExpressionFailed = "expression_failed",
         NoIdempotencyKey = "no_idempotency_key",
         IdempotencyConflict = "idempotency_conflict",
-        Expired = "expired",
+        UnknownOutput = "unknown_output",
+        OutputTooLarge = "output_too_large",
+        /// A reason that this list does not know.
         Other = "other",
     }
 }
@@ -114,6 +135,7 @@ mod tests {
     fn check<L: Label>() {
         for (place, label) in L::ALL.iter().enumerate() {
             assert_eq!(label.index(), place);
+            assert!(L::named(label.as_str()) == Some(*label));
             assert!(
                 label
                     .as_str()

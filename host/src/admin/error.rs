@@ -1,0 +1,98 @@
+//! Why an operator's request failed: a stable code, what happened, what to do. The same value from a
+//! directory opened here and from a host's admin port.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+
+/// A request that failed. Shown to people as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    pub code: Code,
+    /// Lowercase, no full stop.
+    pub message: String,
+    /// What to do; may be empty.
+    pub help: String,
+}
+
+/// Stable: programs match on these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    Unauthorized,
+    ForbiddenHost,
+    ForbiddenOrigin,
+    UnknownRoute,
+    MethodNotAllowed,
+    Invalid,
+    TooLarge,
+    TooSlow,
+    UnknownTopic,
+    UnknownPartition,
+    UnknownGroup,
+    UnknownDeadLetter,
+    TopicExists,
+    /// The store refuses reads or writes: disk full, damaged, held by another process.
+    StoreUnavailable,
+    /// No host answers.
+    Unreachable,
+    Internal,
+}
+
+impl Error {
+    #[must_use]
+    pub fn new(code: Code, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            help: help.into(),
+        }
+    }
+
+    /// A fault of wasmill itself.
+    #[must_use]
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(
+            Code::Internal,
+            message,
+            "this is a fault of wasmill; the host's log has more, please report it",
+        )
+    }
+}
+
+impl Code {
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::ForbiddenHost | Self::ForbiddenOrigin => StatusCode::FORBIDDEN,
+            Self::UnknownRoute
+            | Self::UnknownTopic
+            | Self::UnknownPartition
+            | Self::UnknownGroup
+            | Self::UnknownDeadLetter => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Invalid => StatusCode::BAD_REQUEST,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::TopicExists => StatusCode::CONFLICT,
+            Self::StoreUnavailable | Self::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let status = self.code.status();
+        let mut response = (status, axum::Json(self)).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(
+                axum::http::header::WWW_AUTHENTICATE,
+                axum::http::HeaderValue::from_static("Bearer"),
+            );
+        }
+        response
+    }
+}

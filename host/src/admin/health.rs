@@ -1,0 +1,99 @@
+//! The health port: `/livez`, `/readyz`, `/metrics`, and nothing else. It may leave the machine, so it
+//! shows states and numbers, never a message.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header::CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+
+use super::console::Console;
+use super::wire::StoreHealth;
+use crate::pipeline::snapshot::{Snapshot, State as PipelineState};
+use crate::telemetry::metrics::Metrics;
+
+/// Whether the host does its work, and if not, why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    pub ready: bool,
+    pub store: StoreHealth,
+    pub pipelines: Vec<PipelineReadiness>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PipelineReadiness {
+    pub pipeline: String,
+    pub ready: bool,
+    pub state: PipelineState,
+    pub why: Option<String>,
+}
+
+impl Readiness {
+    /// Ready: the store takes writes and every pipeline runs.
+    #[must_use]
+    pub fn of(store: StoreHealth, snapshots: &[Snapshot]) -> Self {
+        let pipelines: Vec<PipelineReadiness> = snapshots
+            .iter()
+            .map(|snapshot| PipelineReadiness {
+                pipeline: snapshot.pipeline.clone(),
+                ready: snapshot.state == PipelineState::Running,
+                state: snapshot.state,
+                why: snapshot.why.clone(),
+            })
+            .collect();
+        Self {
+            ready: store.healthy && pipelines.iter().all(|pipeline| pipeline.ready),
+            store,
+            pipelines,
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Health {
+    console: Arc<Console>,
+    metrics: Metrics,
+}
+
+pub(super) fn router(console: Arc<Console>, metrics: Metrics) -> Router {
+    Router::new()
+        .route(
+            "/livez",
+            get(|| async { Json(serde_json::json!({"live": true})) }),
+        )
+        .route("/readyz", get(ready))
+        .route("/metrics", get(scrape))
+        .with_state(Health { console, metrics })
+}
+
+async fn ready(State(health): State<Health>) -> (StatusCode, Json<Readiness>) {
+    let readiness = Readiness::of(health.console.store_health(), &health.console.snapshots());
+    let status = if readiness.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(readiness))
+}
+
+async fn scrape(State(health): State<Health>) -> Response {
+    // Reads the time of the oldest messages from disk.
+    let rendered = tokio::task::spawn_blocking(move || {
+        let console = &health.console;
+        health.metrics.render(
+            &console.snapshots(),
+            console.now_ms(),
+            |topic, partition, offset| console.timestamp_ms(topic, partition, offset),
+        )
+    });
+    match rendered.await {
+        Ok(Ok(text)) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        failure => {
+            tracing::error!(?failure, "could not render the metrics");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}

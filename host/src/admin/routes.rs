@@ -1,0 +1,237 @@
+//! The routes of the admin port (`/v1/…`): JSON in, one call of the [`Console`], JSON out. Not here:
+//! who may call them (`guard.rs`), what they do (`console.rs`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
+use axum::routing::get;
+use axum::{Json, Router, middleware};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::console::Console;
+use super::error::{Code, Error};
+use super::guard::guard;
+use super::token::Token;
+use super::wire::{
+    CreateTopic, DeadLetter, DeadLetterFilter, DeadLetterList, GroupDescription, GroupSummary,
+    OffsetReply, Page, ProduceReply, ProduceRequest, ReadRequest, Status, TopicDescription,
+    TopicSummary,
+};
+
+/// Body of a request, bytes.
+pub const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Longest wait of a long poll.
+pub const WAIT_MAX: Duration = Duration::from_secs(20);
+/// How often a long poll looks again.
+const WAIT_STEP: Duration = Duration::from_millis(20);
+
+type Shared = State<Arc<Console>>;
+type Reply<T> = Result<Json<T>, Error>;
+type Wanted<T> = Result<Path<T>, PathRejection>;
+type Asked<T> = Result<Query<T>, QueryRejection>;
+
+/// All routes behind the guard; also an unknown route and a wrong method need the token.
+pub(super) fn router(console: Arc<Console>, token: Token) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/topics", get(topics).post(create_topic))
+        .route("/v1/topics/{topic}", get(topic))
+        .route("/v1/topics/{topic}/messages", get(read).post(produce))
+        .route(
+            "/v1/topics/{topic}/partitions/{partition}/offset",
+            get(offset),
+        )
+        .route("/v1/groups", get(groups))
+        .route("/v1/groups/{group}", get(group))
+        .route("/v1/dlq", get(dead_letters))
+        .route("/v1/dlq/{id}", get(dead_letter))
+        .route("/v1/dlq/{topic}/{partition}/{offset}", get(dead_letter_at))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(token, guard))
+        .with_state(console)
+}
+
+async fn status(State(console): Shared) -> Reply<Status> {
+    answer(console, |console| console.status()).await
+}
+
+async fn topics(State(console): Shared) -> Reply<Vec<TopicSummary>> {
+    answer(console, |console| console.topics()).await
+}
+
+async fn create_topic(
+    State(console): Shared,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<(StatusCode, Json<TopicDescription>), Error> {
+    let wanted: CreateTopic = json_of(&headers, body)?;
+    let made = answer(console, move |console| console.create_topic(&wanted)).await?;
+    Ok((StatusCode::CREATED, made))
+}
+
+async fn topic(State(console): Shared, path: Wanted<String>) -> Reply<TopicDescription> {
+    let topic = path_of(path)?;
+    answer(console, move |console| console.topic(&topic)).await
+}
+
+async fn produce(
+    State(console): Shared,
+    path: Wanted<String>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Reply<ProduceReply> {
+    let topic = path_of(path)?;
+    let request: ProduceRequest = json_of(&headers, body)?;
+    answer(console, move |console| {
+        console.produce(&topic, &request.records)
+    })
+    .await
+}
+
+async fn read(
+    State(console): Shared,
+    path: Wanted<String>,
+    query: Asked<ReadRequest>,
+) -> Reply<Page> {
+    let topic: Arc<str> = path_of(path)?.into();
+    let request = query_of(query)?;
+    let wait = Duration::from_millis(request.wait_ms.unwrap_or(0)).min(WAIT_MAX);
+    let until = tokio::time::Instant::now() + wait;
+    loop {
+        let (wanted, console) = (Arc::clone(&topic), Arc::clone(&console));
+        let Json(page) = answer(console, move |console| console.read(&wanted, &request)).await?;
+        if !page.messages.is_empty() || tokio::time::Instant::now() >= until {
+            return Ok(Json(page));
+        }
+        tokio::time::sleep(WAIT_STEP).await;
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OffsetQuery {
+    timestamp_ms: i64,
+}
+
+async fn offset(
+    State(console): Shared,
+    path: Wanted<(String, u32)>,
+    query: Asked<OffsetQuery>,
+) -> Reply<OffsetReply> {
+    let (topic, partition) = path_of(path)?;
+    let at = query_of(query)?.timestamp_ms;
+    answer(console, move |console| {
+        console.offset_at(&topic, partition, at)
+    })
+    .await
+}
+
+async fn groups(State(console): Shared) -> Reply<Vec<GroupSummary>> {
+    answer(console, |console| console.groups()).await
+}
+
+async fn group(State(console): Shared, path: Wanted<String>) -> Reply<GroupDescription> {
+    let group = path_of(path)?;
+    answer(console, move |console| console.group(&group)).await
+}
+
+async fn dead_letters(
+    State(console): Shared,
+    query: Asked<DeadLetterFilter>,
+) -> Reply<DeadLetterList> {
+    let filter = query_of(query)?;
+    answer(console, move |console| console.dead_letters(&filter)).await
+}
+
+async fn dead_letter(State(console): Shared, path: Wanted<String>) -> Reply<DeadLetter> {
+    let id = path_of(path)?;
+    answer(console, move |console| console.dead_letter(&id)).await
+}
+
+async fn dead_letter_at(
+    State(console): Shared,
+    path: Wanted<(String, u32, u64)>,
+) -> Reply<DeadLetter> {
+    let (topic, partition, offset) = path_of(path)?;
+    answer(console, move |console| {
+        console.dead_letter_at(&topic, partition, offset)
+    })
+    .await
+}
+
+async fn unknown_route() -> Error {
+    Error::new(
+        Code::UnknownRoute,
+        "there is no such route",
+        "the routes begin with /v1/: status, topics, groups, dlq",
+    )
+}
+
+async fn wrong_method() -> Error {
+    Error::new(
+        Code::MethodNotAllowed,
+        "the route does not know this method",
+        "",
+    )
+}
+
+/// Runs `ask` on a thread that may block: the log reads from disk and waits for fsync.
+async fn answer<T: Send + 'static>(
+    console: Arc<Console>,
+    ask: impl FnOnce(&Console) -> Result<T, Error> + Send + 'static,
+) -> Reply<T> {
+    match tokio::task::spawn_blocking(move || ask(&console)).await {
+        Ok(answer) => answer.map(Json),
+        Err(failure) => {
+            tracing::error!(%failure, "an admin request failed");
+            Err(Error::internal("the request failed inside the host"))
+        }
+    }
+}
+
+fn path_of<T>(path: Wanted<T>) -> Result<T, Error> {
+    path.map(|Path(value)| value)
+        .map_err(|why| Error::new(Code::Invalid, format!("the path: {}", why.body_text()), ""))
+}
+
+fn query_of<T>(query: Asked<T>) -> Result<T, Error> {
+    query
+        .map(|Query(value)| value)
+        .map_err(|why| Error::new(Code::Invalid, format!("the query: {}", why.body_text()), ""))
+}
+
+fn json_of<T: DeserializeOwned>(
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<T, Error> {
+    // A form of another site can post text/plain without asking first, but not this type.
+    let is_json = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|value| value.trim().eq_ignore_ascii_case("application/json"));
+    if !is_json {
+        return Err(Error::new(
+            Code::Invalid,
+            "the body must be JSON",
+            "send the header `Content-Type: application/json`",
+        ));
+    }
+    let body = body.map_err(|why| match why.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Error::new(
+            Code::TooLarge,
+            format!("the body is over {BODY_BYTES_MAX} bytes"),
+            "send fewer messages in one request",
+        ),
+        _ => Error::new(Code::Invalid, format!("the body: {}", why.body_text()), ""),
+    })?;
+    serde_json::from_slice(&body)
+        .map_err(|why| Error::new(Code::Invalid, format!("the body: {why}"), ""))
+}

@@ -1,0 +1,211 @@
+//! How a command reaches the streams: a directory nobody holds is opened here, a running host is
+//! asked over its admin port, and when neither is possible the error says what to do. Not here: what
+//! is asked (the commands).
+
+use std::path::{Path, PathBuf};
+
+use super::error::Error;
+use crate::admin;
+use crate::admin::console::Console;
+use crate::admin::remote::Remote;
+use crate::admin::token::{Address, Token};
+use crate::admin::wire::{
+    CreateTopic, DeadLetter, DeadLetterFilter, DeadLetterList, GroupDescription, GroupSummary,
+    OffsetReply, Page, ProduceReply, ReadRequest, Record, Status, TopicDescription, TopicSummary,
+};
+use crate::connector::embedded;
+
+/// The data directory when neither `--data-dir` nor `WASMILL_DATA_DIR` names one.
+pub(super) const DATA_DIR_DEFAULT: &str = "./wasmill-data";
+
+/// Where the embedded log lies in a data directory.
+pub(super) const LOG_DIR: &str = "log";
+
+/// Whether a directory that is not there may be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum IfAbsent {
+    Create,
+    Refuse,
+}
+
+/// The streams of one data directory, wherever they are.
+pub(super) enum Streams {
+    Here(Console),
+    There(Remote),
+}
+
+/// The directory a command means.
+#[must_use]
+pub(super) fn data_dir(argument: Option<&Path>) -> PathBuf {
+    let environment = || variable("WASMILL_DATA_DIR").map(PathBuf::from);
+    argument
+        .map(Path::to_owned)
+        .or_else(environment)
+        .unwrap_or_else(|| PathBuf::from(DATA_DIR_DEFAULT))
+}
+
+impl Streams {
+    /// `WASMILL_URL` first; then the directory itself; when a process holds that, its admin port.
+    pub(super) fn open(data_dir: &Path, if_absent: IfAbsent) -> Result<Self, Error> {
+        if let Some(url) = variable("WASMILL_URL") {
+            let token = token(data_dir)?;
+            return Ok(Self::There(Remote::new(&url, token)?));
+        }
+        let log_dir = data_dir.join(LOG_DIR);
+        if if_absent == IfAbsent::Refuse && !log_dir.exists() {
+            return Err(Error::failed(
+                format!("there is no wasmill data in {}", data_dir.display()),
+                "name it with --data-dir or WASMILL_DATA_DIR; `wasmill produce`, `topics create` and `run` make one",
+            ));
+        }
+        // The lock decides, not admin.json: after a crash that file is stale, and a stranger may
+        // listen on the port it names.
+        match embedded::Log::open(&log_dir, embedded::Options::default()) {
+            Ok(log) => Ok(Self::Here(Console::offline(log))),
+            Err(embedded::Error::Held { holder, .. }) => Self::holder(data_dir, &holder),
+            Err(why) => Err(admin::Error::from(why).into()),
+        }
+    }
+
+    fn holder(data_dir: &Path, holder: &str) -> Result<Self, Error> {
+        let address = Address::read(data_dir)
+            .map_err(|why| Error::failed(why.to_string(), "run the command as the host's user"))?;
+        let Some(address) = address else {
+            return Err(Error::failed(
+                format!(
+                    "{} is held by {holder}, which has no admin port (yet)",
+                    data_dir.display()
+                ),
+                "a host that starts opens it within seconds; another command ends soon: try again",
+            ));
+        };
+        let token = token(data_dir)?;
+        let remote = Remote::new(&format!("http://{}", address.admin), token)?;
+        Ok(Self::There(remote))
+    }
+
+    pub(super) fn status(&self) -> Result<Status, Error> {
+        Ok(match self {
+            Self::Here(console) => console.status()?,
+            Self::There(remote) => remote.status()?,
+        })
+    }
+
+    pub(super) fn topics(&self) -> Result<Vec<TopicSummary>, Error> {
+        Ok(match self {
+            Self::Here(console) => console.topics()?,
+            Self::There(remote) => remote.topics()?,
+        })
+    }
+
+    pub(super) fn topic(&self, topic: &str) -> Result<TopicDescription, Error> {
+        Ok(match self {
+            Self::Here(console) => console.topic(topic)?,
+            Self::There(remote) => remote.topic(topic)?,
+        })
+    }
+
+    pub(super) fn create_topic(&self, wanted: &CreateTopic) -> Result<TopicDescription, Error> {
+        Ok(match self {
+            Self::Here(console) => console.create_topic(wanted)?,
+            Self::There(remote) => remote.create_topic(wanted)?,
+        })
+    }
+
+    pub(super) fn produce(&self, topic: &str, records: &[Record]) -> Result<ProduceReply, Error> {
+        Ok(match self {
+            Self::Here(console) => console.produce(topic, records)?,
+            Self::There(remote) => remote.produce(topic, records)?,
+        })
+    }
+
+    pub(super) fn read(&self, topic: &str, request: &ReadRequest) -> Result<Page, Error> {
+        Ok(match self {
+            Self::Here(console) => console.read(topic, request)?,
+            Self::There(remote) => remote.read(topic, request)?,
+        })
+    }
+
+    pub(super) fn offset_at(&self, topic: &str, partition: u32, at_ms: i64) -> Result<OffsetReply, Error> {
+        Ok(match self {
+            Self::Here(console) => console.offset_at(topic, partition, at_ms)?,
+            Self::There(remote) => remote.offset_at(topic, partition, at_ms)?,
+        })
+    }
+
+    pub(super) fn groups(&self) -> Result<Vec<GroupSummary>, Error> {
+        Ok(match self {
+            Self::Here(console) => console.groups()?,
+            Self::There(remote) => remote.groups()?,
+        })
+    }
+
+    pub(super) fn group(&self, group: &str) -> Result<GroupDescription, Error> {
+        Ok(match self {
+            Self::Here(console) => console.group(group)?,
+            Self::There(remote) => remote.group(group)?,
+        })
+    }
+
+    pub(super) fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<DeadLetterList, Error> {
+        Ok(match self {
+            Self::Here(console) => console.dead_letters(filter)?,
+            Self::There(remote) => remote.dead_letters(filter)?,
+        })
+    }
+
+    pub(super) fn dead_letter(&self, id: &str) -> Result<DeadLetter, Error> {
+        Ok(match self {
+            Self::Here(console) => console.dead_letter(id)?,
+            Self::There(remote) => remote.dead_letter(id)?,
+        })
+    }
+
+    pub(super) fn dead_letter_at(
+        &self,
+        topic: &str,
+        partition: u32,
+        offset: u64,
+    ) -> Result<DeadLetter, Error> {
+        Ok(match self {
+            Self::Here(console) => console.dead_letter_at(topic, partition, offset)?,
+            Self::There(remote) => remote.dead_letter_at(topic, partition, offset)?,
+        })
+    }
+
+    /// Whether new messages can arrive while we look: nobody else writes to a directory held here.
+    #[must_use]
+    pub(super) const fn is_live(&self) -> bool {
+        matches!(self, Self::There(_))
+    }
+}
+
+/// `WASMILL_TOKEN`, or the token file of the directory.
+fn token(data_dir: &Path) -> Result<Token, Error> {
+    if let Some(text) = variable("WASMILL_TOKEN") {
+        return Token::from_text(&text).ok_or_else(|| {
+            Error::usage(
+                "WASMILL_TOKEN holds no token",
+                "copy the text of the file admin-token in the host's data directory",
+            )
+        });
+    }
+    let missing = || {
+        Error::failed(
+            format!("there is no token for the host in {}", data_dir.display()),
+            "set WASMILL_TOKEN, or name the host's data directory with --data-dir",
+        )
+    };
+    Token::read(data_dir)
+        .map_err(|why| {
+            Error::failed(
+                format!("cannot read the token: {why}"),
+                "run the command as the host's user, or set WASMILL_TOKEN",
+            )
+        })?
+        .ok_or_else(missing)
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
