@@ -126,7 +126,12 @@ impl Streams {
         })
     }
 
-    pub(super) fn offset_at(&self, topic: &str, partition: u32, at_ms: i64) -> Result<OffsetReply, Error> {
+    pub(super) fn offset_at(
+        &self,
+        topic: &str,
+        partition: u32,
+        at_ms: i64,
+    ) -> Result<OffsetReply, Error> {
         Ok(match self {
             Self::Here(console) => console.offset_at(topic, partition, at_ms)?,
             Self::There(remote) => remote.offset_at(topic, partition, at_ms)?,
