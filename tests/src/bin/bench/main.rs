@@ -64,6 +64,7 @@ fn main() {
 
 fn run() -> Result<(), String> {
     let arguments = arguments()?;
+    let plugin = component(&arguments)?;
     let mut summaries = Vec::new();
     report::machine();
     for case in [Case::AtLeastOnce, Case::ExactlyOnce, Case::Idempotent] {
@@ -87,7 +88,7 @@ fn run() -> Result<(), String> {
                     &dir,
                     case,
                     round,
-                    &arguments.plugin,
+                    &plugin,
                     arguments.messages,
                 )?);
             }
@@ -96,7 +97,7 @@ fn run() -> Result<(), String> {
             }
             let hosted = match hosted {
                 Some(hosted) => hosted,
-                None => hosted::run(&dir, case, round, &arguments.plugin, arguments.messages)?,
+                None => hosted::run(&dir, case, round, &plugin, arguments.messages)?,
             };
             report::pair(case, round, &bare, &hosted);
             pairs.push(Pair { bare, hosted });
@@ -106,6 +107,17 @@ fn run() -> Result<(), String> {
     }
     report::table(&summaries);
     Ok(())
+}
+
+/// The handler as a component, whichever it was.
+fn component(arguments: &Arguments) -> Result<PathBuf, String> {
+    let path = &arguments.plugin;
+    let module = std::fs::read(path).map_err(|error| format!("{}: {error}; run `cargo xtask plugins`", path.display()))?;
+    let component = wasmill::plugin::componentize(&module).map_err(|error| error.to_string())?;
+    std::fs::create_dir_all(&arguments.dir).map_err(|error| error.to_string())?;
+    let out = arguments.dir.join("enrich.wasm");
+    std::fs::write(&out, component).map_err(|error| error.to_string())?;
+    Ok(out)
 }
 
 fn arguments() -> Result<Arguments, String> {
