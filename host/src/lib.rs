@@ -17,6 +17,7 @@ pub mod config;
 pub mod connector;
 pub mod expression;
 pub mod faults;
+pub mod host;
 pub mod idempotency;
 pub mod message;
 pub mod pipeline;

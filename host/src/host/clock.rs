@@ -2,7 +2,7 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use rand::Rng as _;
+use rand::RngExt as _;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
@@ -17,7 +17,10 @@ pub struct System {
 impl System {
     #[must_use]
     pub fn new() -> Self {
-        Self { begin: Instant::now(), random: SmallRng::from_rng(&mut rand::rng()) }
+        Self {
+            begin: Instant::now(),
+            random: SmallRng::from_rng(&mut rand::rng()),
+        }
     }
 }
 
@@ -36,5 +39,7 @@ impl Clock for System {
 }
 
 pub fn unix_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as i64)
 }

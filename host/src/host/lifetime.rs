@@ -21,12 +21,20 @@ impl Lifetime {
     /// Counts this start as unclean until [`Lifetime::end`] says otherwise.
     pub fn begin(log: &Log) -> Result<Self, Error> {
         let stored = log.meta_get(KEY)?;
-        let unclean = stored.and_then(|bytes| bytes.as_slice().try_into().ok()).map_or(0, u32::from_le_bytes);
+        let unclean = stored
+            .and_then(|bytes| <[u8; 4]>::try_from(&*bytes).ok())
+            .map_or(0, u32::from_le_bytes);
         if unclean > 0 {
-            tracing::warn!(unclean, "the last host on this directory did not end cleanly");
+            tracing::warn!(
+                unclean,
+                "the last host on this directory did not end cleanly"
+            );
         }
         write(log, unclean + 1)?;
-        Ok(Self { unclean, passed: false })
+        Ok(Self {
+            unclean,
+            passed: false,
+        })
     }
 
     /// True when the replayed window must run one delivery at a time.
@@ -42,7 +50,9 @@ impl Lifetime {
         }
         match write(log, 1) {
             Ok(()) => self.passed = true,
-            Err(error) => tracing::warn!(%error, "the count of unclean exits cannot be cleared; it will be tried again"),
+            Err(error) => {
+                tracing::warn!(%error, "the count of unclean exits cannot be cleared; it will be tried again")
+            }
         }
     }
 
@@ -54,5 +64,12 @@ impl Lifetime {
 
 fn write(log: &Log, unclean: u32) -> Result<(), Error> {
     let value = Some(unclean.to_le_bytes().to_vec());
-    log.commit(Commit { writes: vec![Write::Meta { key: KEY.to_vec(), value }], ..Commit::default() }).map(drop)
+    log.commit(Commit {
+        writes: vec![Write::Meta {
+            key: KEY.to_vec(),
+            value,
+        }],
+        ..Commit::default()
+    })
+    .map(drop)
 }

@@ -9,19 +9,22 @@ mod table;
 pub mod watch;
 
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use crate::admin::console::Console;
 use crate::admin::ports::{self, Ports};
 use crate::config::valid::Config;
 use crate::connector::embedded::{self, Log, Options};
-use crate::pipeline::snapshot::State;
+use crate::pipeline::snapshot::{Snapshot, State};
 use crate::plugin;
 use crate::telemetry::metrics::{self, Metrics};
 
 use lifetime::Lifetime;
 use start::Running;
 
+/// The embedded log's place in the data directory.
+pub const LOG_DIR: &str = "log";
 /// How often the host looks after its workers.
 const TICK: Duration = Duration::from_millis(200);
 /// How long interrupted workers may take to notice.
@@ -31,11 +34,17 @@ const ABORT_TIME_MAX: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the data directory {path} cannot be made: {source}")]
-    DataDir { path: String, source: std::io::Error },
+    DataDir {
+        path: String,
+        source: std::io::Error,
+    },
     #[error(transparent)]
     Log(#[from] embedded::Error),
     #[error("pipeline `{pipeline}`: {source}")]
-    Plugin { pipeline: String, source: plugin::Error },
+    Plugin {
+        pipeline: String,
+        source: plugin::Error,
+    },
     #[error(transparent)]
     Engine(plugin::Error),
     #[error("pipeline `{pipeline}`: {why}")]
@@ -48,77 +57,163 @@ pub enum Error {
     Signals(std::io::Error),
     #[error("a worker thread cannot be started: {0}")]
     Thread(std::io::Error),
-    #[error("shutdown_timeout passed: {0} deliveries in calls stay unfinished and run again at the next start")]
+    #[error(
+        "shutdown_timeout passed: {0} deliveries in calls stay unfinished and run again at the next start"
+    )]
     ShutdownTimeout(usize),
 }
 
-/// Runs until SIGTERM or SIGINT.
-pub fn run(config: &Config) -> Result<(), Error> {
-    let started = Instant::now();
-    let signals = signals()?;
-    std::fs::create_dir_all(&config.host.data_dir)
-        .map_err(|source| Error::DataDir { path: config.host.data_dir.display().to_string(), source })?;
-    let log = Log::open(
-        &config.host.data_dir.join("log"),
-        Options { durability: config.host.durability, ..Options::default() },
-    )?;
-    let mut lifetime = Lifetime::begin(&log)?;
-    let metrics = Metrics::new()?;
-    let mut pipelines = start::pipelines(config, &log, &metrics, &lifetime)?;
-    let watches: Vec<_> = pipelines.iter().map(|pipeline| Arc::clone(&pipeline.watch)).collect();
-    let console = Arc::new(Console::new(log.clone(), move || watches.iter().map(|watch| watch.snapshot()).collect()));
-    let ports = Ports::open(&config.host.data_dir, config.host.admin_listen, config.host.health_listen, console, metrics)?;
-    tracing::info!(
-        pipelines = pipelines.len(),
-        ms = started.elapsed().as_millis() as u64,
-        "running"
-    );
-    while signals.try_recv().is_err() {
-        std::thread::sleep(TICK);
-        for pipeline in &mut pipelines {
-            pipeline.look_after();
-        }
-        lifetime.tick(&log, &pipelines);
-    }
-    let ended = drain(pipelines, config.host.shutdown_timeout, &signals);
-    ports.close();
-    if ended.is_ok() {
-        lifetime.end(&log)?;
-    }
-    log.close()?;
-    tracing::info!("stopped");
-    ended
+/// A started host.
+pub struct Host {
+    log: Log,
+    lifetime: Lifetime,
+    pipelines: Vec<Running>,
+    ports: Ports,
+    shutdown_timeout: Duration,
 }
 
-/// Lets calls end and settle, up to `timeout`; a second signal cuts it short (§10.2).
-fn drain(mut pipelines: Vec<Running>, timeout: Duration, signals: &std::sync::mpsc::Receiver<i32>) -> Result<(), Error> {
+/// Runs until SIGTERM or SIGINT; a second one cuts the drain short (§10.2).
+pub fn run(config: &Config) -> Result<(), Error> {
+    let signals = signals()?;
+    let mut host = Host::start(config)?;
+    while signals.try_recv().is_err() {
+        std::thread::sleep(TICK);
+        host.look_after();
+    }
+    host.stop(&signals)
+}
+
+impl Host {
+    /// Opens the log, starts every pipeline (or none) and the ports.
+    pub fn start(config: &Config) -> Result<Self, Error> {
+        let started = Instant::now();
+        let data_dir = &config.host.data_dir;
+        std::fs::create_dir_all(data_dir).map_err(|source| Error::DataDir {
+            path: data_dir.display().to_string(),
+            source,
+        })?;
+        let options = Options {
+            durability: config.host.durability,
+            ..Options::default()
+        };
+        let log = Log::open(data_dir.join(LOG_DIR), options)?;
+        let lifetime = Lifetime::begin(&log)?;
+        let metrics = Metrics::new()?;
+        let pipelines = start::pipelines(config, &log, &metrics, &lifetime)?;
+        let watches: Vec<_> = pipelines
+            .iter()
+            .map(|pipeline| Arc::clone(&pipeline.watch))
+            .collect();
+        let console = Console::new(log.clone(), move || {
+            watches.iter().map(|watch| watch.snapshot()).collect()
+        });
+        let ports = Ports::open(
+            data_dir,
+            config.host.admin_listen,
+            config.host.health_listen,
+            Arc::new(console),
+            metrics,
+        )?;
+        tracing::info!(
+            pipelines = pipelines.len(),
+            ms = started.elapsed().as_millis() as u64,
+            "running"
+        );
+        Ok(Self {
+            log,
+            lifetime,
+            pipelines,
+            ports,
+            shutdown_timeout: config.host.shutdown_timeout,
+        })
+    }
+
+    /// Notices workers that ended, and a replayed window that is behind us. Call it a few times a second.
+    pub fn look_after(&mut self) {
+        for pipeline in &mut self.pipelines {
+            pipeline.look_after();
+        }
+        self.lifetime.tick(&self.log, &self.pipelines);
+    }
+
+    /// How the pipelines stand.
+    #[must_use]
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        self.pipelines
+            .iter()
+            .map(|pipeline| pipeline.watch.snapshot())
+            .collect()
+    }
+
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Drains, closes the ports and the log. A signal on `hurry` cuts the drain short.
+    pub fn stop(self, hurry: &Receiver<i32>) -> Result<(), Error> {
+        let Self {
+            log,
+            lifetime,
+            pipelines,
+            ports,
+            shutdown_timeout,
+        } = self;
+        let ended = drain(pipelines, shutdown_timeout, hurry);
+        ports.close();
+        if ended.is_ok() {
+            lifetime.end(&log)?;
+        }
+        log.close()?;
+        tracing::info!("stopped");
+        ended
+    }
+}
+
+/// Lets calls end and settle, up to `timeout`.
+fn drain(
+    mut pipelines: Vec<Running>,
+    timeout: Duration,
+    hurry: &Receiver<i32>,
+) -> Result<(), Error> {
     tracing::info!("draining");
     for pipeline in &pipelines {
         pipeline.drain();
     }
     let deadline = Instant::now() + timeout;
-    let mut signalled = false;
-    while pipelines.iter().any(Running::is_alive) && Instant::now() < deadline && !signalled {
-        signalled = signals.recv_timeout(Duration::from_millis(20)).is_ok();
+    let mut hurried = false;
+    while pipelines.iter().any(Running::is_alive) && Instant::now() < deadline && !hurried {
+        std::thread::sleep(Duration::from_millis(5));
+        hurried = hurry.try_recv().is_ok();
     }
     for pipeline in &pipelines {
         pipeline.abort();
     }
-    let deadline = Instant::now() + if signalled { Duration::ZERO } else { ABORT_TIME_MAX };
+    let deadline = Instant::now()
+        + if hurried {
+            Duration::ZERO
+        } else {
+            ABORT_TIME_MAX
+        };
     while pipelines.iter().any(Running::is_alive) && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(5));
     }
     let stuck: usize = pipelines.iter().map(Running::alive).sum();
     for pipeline in &mut pipelines {
         pipeline.look_after();
         pipeline.watch.enter(State::Stopped, None);
     }
-    if stuck > 0 { Err(Error::ShutdownTimeout(stuck)) } else { Ok(()) }
+    if stuck > 0 {
+        Err(Error::ShutdownTimeout(stuck))
+    } else {
+        Ok(())
+    }
 }
 
-fn signals() -> Result<std::sync::mpsc::Receiver<i32>, Error> {
+fn signals() -> Result<Receiver<i32>, Error> {
     use signal_hook::consts::{SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(Error::Signals)?;
+    let mut signals =
+        signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(Error::Signals)?;
     let (send, receive) = std::sync::mpsc::sync_channel(4);
     std::thread::Builder::new()
         .name("signals".to_owned())

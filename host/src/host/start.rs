@@ -1,7 +1,6 @@
 //! From a validated pipeline to running workers: topics, plugin, progress, assignments, threads.
 
 use std::num::NonZeroU32;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
@@ -21,12 +20,12 @@ use crate::pipeline::snapshot::State;
 use crate::plugin::{self, Engine, Plugin};
 use crate::telemetry::metrics::{Metrics, PipelineMetrics};
 
+use super::Error;
 use super::clock::System;
 use super::lifetime::Lifetime;
 use super::state_view::{LogState, Usage};
 use super::table::LogTable;
 use super::watch::{Watch, WorkerWatch};
-use super::Error;
 
 /// What a dead letter's headers may add to its message, bytes.
 pub const DEAD_LETTER_ROOM: u32 = 8 * 1024;
@@ -54,21 +53,45 @@ struct Place {
 }
 
 /// Starts all pipelines, or none.
-pub fn pipelines(config: &Config, log: &Log, metrics: &Metrics, lifetime: &Lifetime) -> Result<Vec<Running>, Error> {
+pub fn pipelines(
+    config: &Config,
+    log: &Log,
+    metrics: &Metrics,
+    lifetime: &Lifetime,
+) -> Result<Vec<Running>, Error> {
     let engine = engine(config)?;
     let mut prepared = Vec::new();
     for pipeline in &config.pipelines {
         let plugin = engine
-            .load(&pipeline.handler.plugin, &pipeline.handler.allow, &pipeline.handler.limits)
-            .map_err(|source| Error::Plugin { pipeline: pipeline.name.clone(), source })?;
-        prepared.push(Prepared::new(pipeline, plugin, config, log, lifetime)?);
+            .load(
+                &pipeline.handler.plugin,
+                &pipeline.handler.allow,
+                &pipeline.handler.limits,
+            )
+            .map_err(|source| Error::Plugin {
+                pipeline: pipeline.name.clone(),
+                source,
+            })?;
+        prepared.push(Prepared::new(pipeline, plugin, config, log)?);
     }
-    prepared.into_iter().map(|one| one.start(log, metrics)).collect()
+    prepared
+        .into_iter()
+        .map(|one| one.start(log, metrics, lifetime.is_suspect()))
+        .collect()
 }
 
 fn engine(config: &Config) -> Result<Engine, Error> {
-    let workers: u32 = config.pipelines.iter().map(|pipeline| pipeline.handler.concurrency.get()).sum();
-    let memory_max = config.pipelines.iter().map(|pipeline| pipeline.handler.limits.memory).max().unwrap_or(128 << 20);
+    let workers: u32 = config
+        .pipelines
+        .iter()
+        .map(|pipeline| pipeline.handler.concurrency.get())
+        .sum();
+    let memory_max = config
+        .pipelines
+        .iter()
+        .map(|pipeline| pipeline.handler.limits.memory)
+        .max()
+        .unwrap_or(128 << 20);
     Engine::new(plugin::Options {
         cache_dir: config.host.data_dir.join("plugin-cache"),
         guest_memory: config.host.guest_memory,
@@ -89,18 +112,30 @@ struct Prepared<'c> {
 }
 
 impl<'c> Prepared<'c> {
-    fn new(pipeline: &'c Pipeline, plugin: Plugin, config: &Config, log: &Log, lifetime: &Lifetime) -> Result<Self, Error> {
+    fn new(
+        pipeline: &'c Pipeline,
+        plugin: Plugin,
+        config: &Config,
+        log: &Log,
+    ) -> Result<Self, Error> {
         let sources = source_topics(pipeline, config, log)?;
         let mut targets: Vec<Arc<Topic>> = Vec::new();
         let outputs = outputs(pipeline, config, log, &mut targets)?;
         let topics = dead_letters(pipeline, config, log, &sources, &mut targets)?;
         let group = log.group(&pipeline.source.consumer_group)?;
-        let places = places(pipeline, log, group, &sources, lifetime)?;
+        let places = places(pipeline, log, group, &sources)?;
         let plan = Arc::new(plan(pipeline, &plugin, topics, outputs));
-        Ok(Self { pipeline, plugin, plan, group, targets, places })
+        Ok(Self {
+            pipeline,
+            plugin,
+            plan,
+            group,
+            targets,
+            places,
+        })
     }
 
-    fn start(self, log: &Log, metrics: &Metrics) -> Result<Running, Error> {
+    fn start(self, log: &Log, metrics: &Metrics, suspect: bool) -> Result<Running, Error> {
         let replay_until = self
             .places
             .iter()
@@ -109,15 +144,26 @@ impl<'c> Prepared<'c> {
                 Some((topic.name.clone(), place.number, place.replay_until))
             })
             .collect();
-        let count = (self.pipeline.handler.concurrency.get() as usize).min(self.places.len()).max(1);
+        let count = (self.pipeline.handler.concurrency.get() as usize)
+            .min(self.places.len())
+            .max(1);
         let mut shares: Vec<Vec<Place>> = (0..count).map(|_| Vec::new()).collect();
         for (index, place) in self.places.into_iter().enumerate() {
             if let Some(share) = shares.get_mut(index % count) {
                 share.push(place);
             }
         }
-        let watch = Arc::new(Watch::new(&self.plan.pipeline, &self.plan.consumer_group, &self.plan.plugin_digest, count));
-        let names: Vec<&str> = self.targets.iter().map(|topic| topic.name()).collect();
+        let watch = Arc::new(Watch::new(
+            &self.plan.pipeline,
+            &self.plan.consumer_group,
+            &self.plan.plugin_digest,
+            count,
+        ));
+        let names: Vec<&str> = self
+            .targets
+            .iter()
+            .map(|topic| topic.name.as_str())
+            .collect();
         let started = Started {
             log: log.clone(),
             plan: Arc::clone(&self.plan),
@@ -128,15 +174,26 @@ impl<'c> Prepared<'c> {
             control: Arc::default(),
             watch: Arc::clone(&watch),
             metrics: metrics.pipeline(&self.plan.pipeline, &self.plan.consumer_group, &names),
-            claims: self.plan.idempotency.as_ref().map(|_| Arc::new(Claims::new())),
+            claims: self
+                .plan
+                .idempotency
+                .as_ref()
+                .map(|_| Arc::new(Claims::new())),
             usage: usage(self.pipeline),
+            suspect,
         };
         let mut workers = Vec::new();
         for (index, share) in shares.into_iter().enumerate() {
             workers.push(started.worker(index, share)?);
         }
         watch.enter(State::Running, None);
-        Ok(Running { watch, name: self.plan.pipeline.clone(), control: started.control, workers, replay_until })
+        Ok(Running {
+            watch,
+            name: self.plan.pipeline.clone(),
+            control: started.control,
+            workers,
+            replay_until,
+        })
     }
 }
 
@@ -153,10 +210,16 @@ struct Started {
     metrics: PipelineMetrics,
     claims: Option<Arc<Claims>>,
     usage: Option<Arc<Usage>>,
+    /// The replayed window runs one delivery at a time.
+    suspect: bool,
 }
 
 impl Started {
-    fn worker(&self, index: usize, share: Vec<Place>) -> Result<JoinHandle<Result<(), Halt>>, Error> {
+    fn worker(
+        &self,
+        index: usize,
+        share: Vec<Place>,
+    ) -> Result<JoinHandle<Result<(), Halt>>, Error> {
         let ids: Vec<PartitionId> = share.iter().map(|place| place.id).collect();
         let overlay = self.usage.as_ref().map(|_| Arc::new(Overlay::default()));
         let state: Option<Box<dyn plugin::StateView>> = match (&overlay, &self.usage) {
@@ -171,7 +234,10 @@ impl Started {
         };
         let handler = self.plugin.instance(&self.config, state);
         let table = self.claims.as_ref().map(|_| {
-            Box::new(LogTable { log: self.log.clone(), group: self.group }) as Box<dyn Table>
+            Box::new(LogTable {
+                log: self.log.clone(),
+                group: self.group,
+            }) as Box<dyn Table>
         });
         let observer = WorkerWatch::new(Arc::clone(&self.watch), index, self.metrics.local());
         let assignments = share
@@ -180,17 +246,34 @@ impl Started {
                 topic: place.topic,
                 partition: place.number,
                 progress: place.progress,
-                suspect_until: place.replay_until,
+                suspect_until: if self.suspect { place.replay_until } else { 0 },
             })
             .collect();
         let (log, group, targets) = (self.log.clone(), self.group, self.targets.clone());
-        let (plan, control, claims) = (Arc::clone(&self.plan), Arc::clone(&self.control), self.claims.clone());
+        let (plan, control, claims) = (
+            Arc::clone(&self.plan),
+            Arc::clone(&self.control),
+            self.claims.clone(),
+        );
         std::thread::Builder::new()
             .name(format!("{}-{index}", self.plan.pipeline))
             .spawn(move || {
                 let connector = Source::new(&log, group, ids, &targets);
                 let index = index as u16;
-                Worker::new(Parts { plan, control, index, connector, handler, clock: System::new(), observer, claims, table, overlay, assignments }).run()
+                Worker::new(Parts {
+                    plan,
+                    control,
+                    index,
+                    connector,
+                    handler,
+                    clock: System::new(),
+                    observer,
+                    claims,
+                    table,
+                    overlay,
+                    assignments,
+                })
+                .run()
             })
             .map_err(Error::Thread)
     }
@@ -216,7 +299,10 @@ impl Running {
 
     #[must_use]
     pub fn alive(&self) -> usize {
-        self.workers.iter().filter(|worker| !worker.is_finished()).count()
+        self.workers
+            .iter()
+            .filter(|worker| !worker.is_finished())
+            .count()
     }
 
     #[must_use]
@@ -226,13 +312,18 @@ impl Running {
 
     /// Notices workers that ended by themselves. One that halts stops its pipeline: the others are drained.
     pub fn look_after(&mut self) {
-        let (ended, alive): (Vec<_>, Vec<_>) = std::mem::take(&mut self.workers).into_iter().partition(JoinHandle::is_finished);
+        let (ended, alive): (Vec<_>, Vec<_>) = std::mem::take(&mut self.workers)
+            .into_iter()
+            .partition(JoinHandle::is_finished);
         self.workers = alive;
         for worker in ended {
             let why = match worker.join() {
                 Ok(Ok(())) => continue,
                 Ok(Err(Halt(why))) => why,
-                Err(panic) => format!("a worker panicked: {}; please report this", panic_text(&*panic)),
+                Err(panic) => format!(
+                    "a worker panicked: {}; please report this",
+                    panic_text(&*panic)
+                ),
             };
             tracing::error!(pipeline = %self.name, %why, "the pipeline stopped");
             self.watch.enter(State::Failed, Some(why));
@@ -246,10 +337,11 @@ impl Running {
     pub fn has_passed_replay(&self) -> bool {
         let snapshot = self.watch.snapshot();
         self.replay_until.iter().all(|(topic, number, until)| {
-            snapshot
-                .partitions
-                .iter()
-                .any(|partition| partition.topic == *topic && partition.partition == *number && partition.committed >= *until)
+            snapshot.partitions.iter().any(|partition| {
+                partition.topic == *topic
+                    && partition.partition == *number
+                    && partition.committed >= *until
+            })
         })
     }
 }
@@ -262,31 +354,48 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_else(|| "no text".to_owned())
 }
 
-fn source_topics(pipeline: &Pipeline, config: &Config, log: &Log) -> Result<Vec<Arc<Topic>>, Error> {
-    pipeline.source.topics.iter().map(|name| topic(pipeline, config, log, name, None)).collect()
+fn source_topics(
+    pipeline: &Pipeline,
+    config: &Config,
+    log: &Log,
+) -> Result<Vec<Arc<Topic>>, Error> {
+    pipeline
+        .source
+        .topics
+        .iter()
+        .map(|name| topic(pipeline, config, log, name, None))
+        .collect()
 }
 
 /// The topic, created when it is missing and the configuration allows it.
-fn topic(pipeline: &Pipeline, config: &Config, log: &Log, name: &str, like: Option<&Topic>) -> Result<Arc<Topic>, Error> {
+fn topic(
+    pipeline: &Pipeline,
+    config: &Config,
+    log: &Log,
+    name: &str,
+    like: Option<&Topic>,
+) -> Result<Arc<Topic>, Error> {
     if let Some(topic) = log.topic(name) {
         return Ok(topic);
     }
     let Some(partitions) = config.host.create_topics else {
         return Err(Error::Pipeline {
             pipeline: pipeline.name.clone(),
-            why: format!("topic `{name}` does not exist; create it with `wasmill topics create {name}`, or allow `host.create_topics`"),
+            why: format!(
+                "topic `{name}` does not exist; create it with `wasmill topics create {name}`, or allow `host.create_topics`"
+            ),
         });
     };
     let mut spec = TopicSpec::new(name, partitions);
     if let Some(like) = like {
-        spec.partitions = NonZeroU32::new(like.partitions().len() as u32).unwrap_or(partitions);
-        spec.max_message_bytes = like.max_message_bytes().saturating_add(DEAD_LETTER_ROOM);
+        spec.partitions = NonZeroU32::new(like.partitions.len() as u32).unwrap_or(partitions);
+        spec.max_message_bytes = like.spec.max_message_bytes.saturating_add(DEAD_LETTER_ROOM);
     }
     Ok(log.create_topic(&spec)?)
 }
 
 fn target(targets: &mut Vec<Arc<Topic>>, topic: Arc<Topic>) -> u16 {
-    let known = targets.iter().position(|other| other.id() == topic.id());
+    let known = targets.iter().position(|other| other.id == topic.id);
     let index = known.unwrap_or_else(|| {
         targets.push(topic);
         targets.len() - 1
@@ -294,13 +403,22 @@ fn target(targets: &mut Vec<Arc<Topic>>, topic: Arc<Topic>) -> u16 {
     index as u16
 }
 
-fn outputs(pipeline: &Pipeline, config: &Config, log: &Log, targets: &mut Vec<Arc<Topic>>) -> Result<Vec<PlanOutput>, Error> {
+fn outputs(
+    pipeline: &Pipeline,
+    config: &Config,
+    log: &Log,
+    targets: &mut Vec<Arc<Topic>>,
+) -> Result<Vec<PlanOutput>, Error> {
     pipeline
         .outputs
         .iter()
         .map(|output| {
             let topic = topic(pipeline, config, log, &output.topic, None)?;
-            Ok(PlanOutput { name: output.name.clone(), target: target(targets, topic), rule: HeaderRule(output.headers.clone()) })
+            Ok(PlanOutput {
+                name: output.name.clone(),
+                target: target(targets, topic),
+                rule: HeaderRule(output.headers.clone()),
+            })
         })
         .collect()
 }
@@ -319,22 +437,22 @@ fn dead_letters(
                 .dead_letter
                 .topic
                 .clone()
-                .unwrap_or_else(|| dead_letter::default_topic(source.name(), &pipeline.source.consumer_group));
+                .unwrap_or_else(|| dead_letter::default_topic(&source.name, &pipeline.source.consumer_group));
             let letters = topic(pipeline, config, log, &name, Some(source))?;
-            let needed = source.max_message_bytes().saturating_add(DEAD_LETTER_ROOM);
-            if letters.max_message_bytes() < needed {
+            let needed = source.spec.max_message_bytes.saturating_add(DEAD_LETTER_ROOM);
+            if letters.spec.max_message_bytes < needed {
                 return Err(Error::Pipeline {
                     pipeline: pipeline.name.clone(),
                     why: format!(
                         "the dead letter topic `{name}` takes messages of {} bytes, but `{}` needs {needed} (its own limit and {DEAD_LETTER_ROOM} for headers); name another with `dead_letter.topic`",
-                        letters.max_message_bytes(),
-                        source.name()
+                        letters.spec.max_message_bytes,
+                        &source.name
                     ),
                 });
             }
             Ok(SourceTopic {
-                name: source.name().to_owned(),
-                hash: crate::pipeline::correlation::topic_hash(source.name()),
+                name: source.name.clone(),
+                hash: crate::pipeline::correlation::topic_hash(&source.name),
                 dead_letter: target(targets, letters),
             })
         })
@@ -342,27 +460,48 @@ fn dead_letters(
 }
 
 /// Where the group stands on each partition; a group that is new there begins as configured, durably.
-fn places(pipeline: &Pipeline, log: &Log, group: GroupId, sources: &[Arc<Topic>], lifetime: &Lifetime) -> Result<Vec<Place>, Error> {
+fn places(
+    pipeline: &Pipeline,
+    log: &Log,
+    group: GroupId,
+    sources: &[Arc<Topic>],
+) -> Result<Vec<Place>, Error> {
     let mut places = Vec::new();
     let mut commit = Commit::default();
     for (index, source) in sources.iter().enumerate() {
-        for (number, id) in source.partitions().iter().enumerate() {
+        for (number, id) in source.partitions.iter().enumerate() {
             let progress = match log.progress(group, *id)? {
                 Some(bytes) => Progress::decode(&bytes).map_err(|error| Error::Pipeline {
                     pipeline: pipeline.name.clone(),
-                    why: format!("the progress of group `{}` on {}/{number} cannot be read: {error}", pipeline.source.consumer_group, source.name()),
+                    why: format!(
+                        "the progress of group `{}` on {}/{number} cannot be read: {error}",
+                        pipeline.source.consumer_group, &source.name
+                    ),
                 })?,
                 None => {
-                    let progress = Progress { committed: start(pipeline.source.start, log, *id)?, ..Progress::default() };
+                    let progress = Progress {
+                        committed: start(pipeline.source.start, log, *id)?,
+                        ..Progress::default()
+                    };
                     let mut value = Vec::new();
                     progress.encode(&mut value);
-                    commit.writes.push(Write::Progress { group, partition: *id, value });
+                    commit.writes.push(Write::Progress {
+                        group,
+                        partition: *id,
+                        value,
+                    });
                     progress
                 }
             };
             let window_end = progress.committed + u64::from(pipeline.source.window.messages);
-            let replay_until = if lifetime.is_suspect() { window_end.min(log.end(*id)) } else { 0 };
-            places.push(Place { topic: index as u16, number: number as u32, id: *id, progress, replay_until });
+            let replay_until = window_end.min(log.end(*id)?);
+            places.push(Place {
+                topic: index as u16,
+                number: number as u32,
+                id: *id,
+                progress,
+                replay_until,
+            });
         }
     }
     if !commit.writes.is_empty() {
@@ -373,14 +512,19 @@ fn places(pipeline: &Pipeline, log: &Log, group: GroupId, sources: &[Arc<Topic>]
 
 fn start(start: Start, log: &Log, id: PartitionId) -> Result<u64, Error> {
     Ok(match start {
-        Start::Earliest => log.earliest(id),
-        Start::Latest => log.end(id),
-        Start::Offset(offset) => offset.clamp(log.earliest(id), log.end(id)),
+        Start::Earliest => log.earliest(id)?,
+        Start::Latest => log.end(id)?,
+        Start::Offset(offset) => offset.clamp(log.earliest(id)?, log.end(id)?),
         Start::Timestamp(at) => log.offset_at(id, at)?,
     })
 }
 
-fn plan(pipeline: &Pipeline, plugin: &Plugin, topics: Vec<SourceTopic>, outputs: Vec<PlanOutput>) -> Plan {
+fn plan(
+    pipeline: &Pipeline,
+    plugin: &Plugin,
+    topics: Vec<SourceTopic>,
+    outputs: Vec<PlanOutput>,
+) -> Plan {
     let has_state = plugin.has_effects();
     let batch_default = if has_state { 1 } else { BATCH_DEFAULT };
     Plan {
@@ -397,7 +541,10 @@ fn plan(pipeline: &Pipeline, plugin: &Plugin, topics: Vec<SourceTopic>, outputs:
         isolation: pipeline.handler.isolation,
         batch_max: match pipeline.handler.isolation {
             crate::config::valid::Isolation::Message => 1,
-            crate::config::valid::Isolation::Worker => pipeline.handler.batch.map_or(batch_default, NonZeroU32::get),
+            crate::config::valid::Isolation::Worker => pipeline
+                .handler
+                .batch
+                .map_or(batch_default, NonZeroU32::get),
         },
         time_limit: pipeline.handler.limits.time,
         has_state,
@@ -407,5 +554,10 @@ fn plan(pipeline: &Pipeline, plugin: &Plugin, topics: Vec<SourceTopic>, outputs:
 }
 
 fn usage(pipeline: &Pipeline) -> Option<Arc<Usage>> {
-    pipeline.handler.allow.state.map(|grant| Arc::new(Usage { used: AtomicU64::new(0), max: grant.max_size }))
+    pipeline.handler.allow.state.map(|grant| {
+        Arc::new(Usage {
+            used: AtomicU64::new(0),
+            max: grant.max_size,
+        })
+    })
 }

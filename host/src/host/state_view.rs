@@ -15,7 +15,6 @@ pub struct Usage {
 }
 
 /// `partition` in its methods is the index in the worker's list.
-#[derive(Debug)]
 pub struct LogState {
     pub log: Log,
     pub group: GroupId,
@@ -26,7 +25,10 @@ pub struct LogState {
 
 impl LogState {
     fn id(&self, partition: u32) -> Result<PartitionId, String> {
-        self.partitions.get(partition as usize).copied().ok_or_else(|| format!("partition {partition} is not this worker's"))
+        self.partitions
+            .get(partition as usize)
+            .copied()
+            .ok_or_else(|| format!("partition {partition} is not this worker's"))
     }
 }
 
@@ -36,10 +38,20 @@ impl StateView for LogState {
             return Ok(value);
         }
         let id = self.id(partition)?;
-        self.log.state_get(self.group, id, key.as_bytes()).map_err(|error| error.to_string())
+        let stored = self
+            .log
+            .state_get(self.group, id, key.as_bytes())
+            .map_err(|error| error.to_string())?;
+        Ok(stored.map(|value| value.to_vec()))
     }
 
-    fn scan(&self, partition: u32, prefix: &str, limit: usize) -> Result<Vec<(String, Vec<u8>)>, String> {
+    fn scan(
+        &self,
+        partition: u32,
+        prefix: &str,
+        limit: usize,
+        _bytes_max: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, String> {
         let id = self.id(partition)?;
         let ask = limit.saturating_add(self.overlay.deletions(partition, prefix));
         let stored = self
@@ -47,12 +59,14 @@ impl StateView for LogState {
             .state_scan(self.group, id, prefix.as_bytes(), ask)
             .map_err(|error| error.to_string())?
             .into_iter()
-            .map(|(key, value)| (String::from_utf8_lossy(&key).into_owned(), value))
+            .map(|(key, value)| (String::from_utf8_lossy(&key).into_owned(), value.to_vec()))
             .collect();
         Ok(self.overlay.scan(partition, prefix, stored, limit))
     }
 
     fn room(&self) -> u64 {
-        self.usage.max.saturating_sub(self.usage.used.load(Ordering::Relaxed))
+        self.usage
+            .max
+            .saturating_sub(self.usage.used.load(Ordering::Relaxed))
     }
 }

@@ -4,7 +4,6 @@ use crate::connector::embedded::{GroupId, Log};
 use crate::idempotency::completion::Completion;
 use crate::idempotency::{KeyHash, Table, TableError};
 
-#[derive(Debug)]
 pub struct LogTable {
     pub log: Log,
     pub group: GroupId,
@@ -12,9 +11,17 @@ pub struct LogTable {
 
 impl Table for LogTable {
     fn completion(&self, hash: KeyHash, now_ms: i64) -> Result<Option<Completion>, TableError> {
-        let Some(value) = self.log.completion(self.group, hash, now_ms).map_err(|error| TableError(error.to_string()))? else {
+        let Some(value) = self
+            .log
+            .completion(self.group, hash, now_ms)
+            .map_err(|error| TableError(error.to_string()))?
+        else {
             return Ok(None);
         };
-        Completion::decode(&value).map(Some).map_err(|error| TableError(format!("a record of the idempotency table is damaged: {error}")))
+        Completion::decode(&value).map(Some).map_err(|error| {
+            TableError(format!(
+                "a record of the idempotency table is damaged: {error}"
+            ))
+        })
     }
 }

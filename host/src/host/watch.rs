@@ -62,13 +62,19 @@ impl Watch {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let view = self.view();
-        let blocked = view.workers.iter().find_map(|worker| worker.blocked.clone());
+        let blocked = view
+            .workers
+            .iter()
+            .find_map(|worker| worker.blocked.clone());
         let (state, why) = match (view.state, blocked) {
             (State::Running, Some(why)) => (State::Blocked, Some(why)),
             (state, _) => (state, view.why.clone()),
         };
-        let mut partitions: Vec<PartitionSnapshot> =
-            view.workers.iter().flat_map(|worker| worker.partitions.iter().cloned()).collect();
+        let mut partitions: Vec<PartitionSnapshot> = view
+            .workers
+            .iter()
+            .flat_map(|worker| worker.partitions.iter().cloned())
+            .collect();
         partitions.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
         Snapshot {
             pipeline: self.pipeline.clone(),
@@ -96,13 +102,21 @@ pub struct WorkerWatch {
 impl WorkerWatch {
     #[must_use]
     pub fn new(watch: Arc<Watch>, worker: usize, local: LocalCounts) -> Self {
-        Self { watch, worker, local }
+        Self {
+            watch,
+            worker,
+            local,
+        }
     }
 }
 
 impl Observer for WorkerWatch {
     fn counted(&mut self, counts: &mut Counts) {
-        if counts.calls.is_empty() && counts.settlements.is_empty() && counts.finished() == 0 && counts.retries == 0 {
+        if counts.calls.is_empty()
+            && counts.settlements.is_empty()
+            && counts.finished() == 0
+            && counts.retries == 0
+        {
             return;
         }
         let dead: u64 = counts.dead_letters.iter().map(|(_, n)| n).sum();
@@ -133,13 +147,97 @@ impl Observer for WorkerWatch {
         counts.clear();
     }
 
-    fn looked(&mut self, partitions: Vec<PartitionSnapshot>, blocked: Option<&str>, memory_bytes: u64) {
+    fn looked(
+        &mut self,
+        partitions: Vec<PartitionSnapshot>,
+        blocked: Option<&str>,
+        memory_bytes: u64,
+    ) {
         self.local.handler_memory = i64::try_from(memory_bytes).unwrap_or(i64::MAX);
         self.local.flush();
         let mut view = self.watch.view();
         if let Some(worker) = view.workers.get_mut(self.worker) {
             worker.partitions = partitions;
             worker.blocked = blocked.map(ToOwned::to_owned);
+        }
+    }
+}
+
+impl WorkerWatch {
+    fn count_outcomes(&mut self, counts: &Counts, dead: u64) {
+        let duplicates = counts.skipped + counts.replayed;
+        for (outcome, count) in [
+            (Outcome::Success, counts.succeeded),
+            (Outcome::Duplicate, duplicates),
+            (Outcome::DeadLettered, dead),
+            (Outcome::Discarded, counts.discarded),
+        ] {
+            self.local.consumed(outcome, count);
+        }
+        for (result, count) in [
+            (IdempotencyResult::Fresh, counts.claimed),
+            (IdempotencyResult::Duplicate, counts.skipped),
+            (IdempotencyResult::Replayed, counts.replayed),
+            (IdempotencyResult::Waited, counts.waited),
+            (IdempotencyResult::Conflict, counts.conflicts),
+        ] {
+            self.local.idempotency(result, count);
+        }
+        self.local.retries += counts.retries;
+        for (reason, count) in &counts.dead_letters {
+            if let Some(label) = named::<DeadLetterReason>(reason.as_str()) {
+                (0..*count).for_each(|_| self.local.dead_letter(label));
+            }
+        }
+        for (kind, count) in &counts.faults {
+            if let Some(label) = named::<FaultReason>(kind) {
+                (0..*count).for_each(|_| self.local.fault(label));
+            }
+        }
+    }
+}
+
+/// The labels have the names of what they count; a test holds them together.
+fn named<L: Label>(name: &str) -> Option<L> {
+    L::ALL.iter().copied().find(|label| label.as_str() == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::verdict::Reason;
+    use crate::plugin::FaultKind;
+
+    #[test]
+    fn every_fault_and_every_dead_letter_reason_has_a_label() {
+        for kind in FaultKind::ALL {
+            assert!(named::<FaultReason>(kind.as_str()).is_some(), "{kind}");
+            assert!(
+                named::<DeadLetterReason>(Reason::of_fault(kind.as_str()).as_str()).is_some(),
+                "{kind}"
+            );
+        }
+        for kind in ["unknown_output", "output_too_large"] {
+            assert!(named::<FaultReason>(kind).is_some(), "{kind}");
+            assert!(
+                named::<DeadLetterReason>(Reason::of_fault(kind).as_str()).is_some(),
+                "{kind}"
+            );
+        }
+        for reason in [
+            Reason::Rejected,
+            Reason::AttemptsExhausted,
+            Reason::RetryTimeExhausted,
+            Reason::HostCrash,
+            Reason::Undecodable,
+            Reason::ExpressionFailed,
+            Reason::NoIdempotencyKey,
+            Reason::IdempotencyConflict,
+        ] {
+            assert!(
+                named::<DeadLetterReason>(reason.as_str()).is_some(),
+                "{reason:?}"
+            );
         }
     }
 }

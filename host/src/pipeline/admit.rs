@@ -25,6 +25,9 @@ pub(super) const STOPPED_DURING: &str = "the host stopped during this attempt";
 
 const CONFLICT: &str = "another message with this idempotency key had other content";
 
+const KEY_TOO_LONG: &str =
+    "the idempotency key is longer than 65,534 bytes; use a shorter expression";
+
 /// What the stages before the call found.
 enum Stage {
     Enter(Work, Option<Claimed>),
@@ -74,11 +77,8 @@ where
                 self.put_back(lane, &entry);
                 continue;
             }
-            if matches!(entry.work, Work::Call) {
-                self.evaluate_key_again(&entry);
-                self.enter_frame(&entry);
-            }
-            self.entries.push(entry);
+            self.evaluate_key_again(&entry);
+            self.add(entry);
             return true;
         }
         false
@@ -215,9 +215,11 @@ where
             {
                 tracing::warn!(%name, asked, earliest, "retention removed messages this group had not settled; going on at the earliest");
                 if let Some(partition) = self.partitions.get_mut(index) {
-                    self.counts.lost_offsets += earliest.saturating_sub(asked);
-                    partition.offsets.skip_to(earliest);
-                    partition.dirty = true;
+                    // False: finish what was read first, then ask again.
+                    if partition.offsets.skip_to(earliest) {
+                        self.counts.lost_offsets += earliest.saturating_sub(asked);
+                        partition.dirty = true;
+                    }
                 }
                 Ok(false)
             }
@@ -262,19 +264,12 @@ where
         faults::point("received");
         let stage = self.stages(&delivery, &message);
         match stage {
-            Stage::Enter(work, claim) => {
-                let calls = matches!(work, Work::Call);
-                let entry = Entry {
-                    delivery,
-                    work,
-                    correlation,
-                    claim,
-                };
-                if calls {
-                    self.enter_frame(&entry);
-                }
-                self.entries.push(entry);
-            }
+            Stage::Enter(work, claim) => self.add(Entry {
+                delivery,
+                work,
+                correlation,
+                claim,
+            }),
             Stage::Wait => {
                 self.counts.waited += 1;
                 self.hold(lane, delivery, Until::Claim);
@@ -285,6 +280,15 @@ where
                 self.hold(lane, delivery, Until::Time(due));
             }
         }
+    }
+
+    fn add(&mut self, mut entry: Entry) {
+        if matches!(entry.work, Work::Call)
+            && !self.enter_frame(&entry.delivery, &entry.correlation, entry.claim.is_some())
+        {
+            entry.work = Work::Refuse(Reason::ExpressionFailed, KEY_TOO_LONG.to_owned());
+        }
+        self.entries.push(entry);
     }
 
     /// `lane` is `LaneKey::MAX` when nothing was blocked and so it was not worked out.
@@ -417,13 +421,18 @@ where
         }
     }
 
-    fn enter_frame(&mut self, entry: &Entry) {
-        let delivery = &entry.delivery;
+    /// False when the message does not fit a frame.
+    fn enter_frame(
+        &mut self,
+        delivery: &Delivery,
+        correlation: &Correlation,
+        claimed: bool,
+    ) -> bool {
         let Some(partition) = self.partitions.get(delivery.partition as usize) else {
-            return;
+            return false;
         };
         let Some(message) = partition.window.message(delivery) else {
-            return;
+            return false;
         };
         let key = self.key.borrow();
         self.batch.push(&Call {
@@ -432,9 +441,9 @@ where
             offset: delivery.offset,
             message,
             attempt: delivery.attempts + 1,
-            correlation_id: entry.correlation.text(&message.headers),
-            idempotency_key: entry.claim.is_some().then(|| key_text(&key)),
-        });
+            correlation_id: correlation.text(&message.headers),
+            idempotency_key: claimed.then(|| key_text(&key)),
+        })
     }
 
     pub(super) fn lane(&self, delivery: &Delivery) -> LaneKey {

@@ -8,7 +8,6 @@
 //! name; the call; for each failure `hold` its lane and `insert` it and the later ones of that lane (in
 //! any order: a lane sorts); then `call_finished`, which lets the rest of the lanes that ran go on.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, VecDeque};
 
 use rustc_hash::FxHashMap;
@@ -44,31 +43,40 @@ pub enum Until {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Waits(Until),
-    /// May run; stands in `ready`.
+    /// May run.
     Ready,
-    /// Deliveries of it are in the current call; stands in `running`.
+    /// Deliveries of it are in the current call.
     Runs,
 }
 
 #[derive(Debug, Clone)]
 struct Lane<D> {
     state: State,
+    /// Where it stands in the index.
+    place: Option<Place>,
     /// Ascending. Empty while all that waited are in the call, or nothing came since the hold.
     queue: VecDeque<D>,
+}
+
+/// The index's order: within a kind by time, or by turn.
+type Place = (Kind, i64);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Ready,
+    Runs,
+    Time,
+    Claim,
 }
 
 /// The held lanes of one worker. `D` is the handle of a delivery, ordered by partition and offset.
 #[derive(Debug, Clone)]
 pub struct Lanes<D> {
     lanes: FxHashMap<LaneKey, Lane<D>>,
-    timed: BTreeSet<(i64, LaneKey)>,
-    /// May name lanes that have moved on since; their state tells.
-    claiming: Vec<LaneKey>,
-    /// The same.
-    ready: VecDeque<LaneKey>,
-    /// The same.
-    running: Vec<LaneKey>,
-    /// Of `running`: the one whose deliveries are being popped.
+    /// Every lane but those that wait for an acknowledgement.
+    index: BTreeSet<(Kind, i64, LaneKey)>,
+    turn: i64,
+    /// The running lane whose deliveries are being popped.
     popping: Option<LaneKey>,
     len: usize,
 }
@@ -77,10 +85,8 @@ impl<D> Default for Lanes<D> {
     fn default() -> Self {
         Self {
             lanes: FxHashMap::default(),
-            timed: BTreeSet::new(),
-            claiming: Vec::new(),
-            ready: VecDeque::new(),
-            running: Vec::new(),
+            index: BTreeSet::new(),
+            turn: 0,
             popping: None,
             len: 0,
         }
@@ -109,32 +115,24 @@ impl<D: Copy + Ord> Lanes<D> {
     /// Holds a lane until something happens, whatever it waited for before. A lane may be held with
     /// nothing in it; it vanishes if nothing came when the wait is over.
     pub fn hold(&mut self, lane: LaneKey, until: Until) {
-        let before = self.set_state(lane, State::Waits(until));
-        self.forget(lane, before);
-        match until {
-            Until::Time(at) => _ = self.timed.insert((at, lane)),
-            Until::Claim => self.claiming.push(lane),
-            Until::Ack => {}
-        }
+        self.set(lane, State::Waits(until));
     }
 
     /// Puts a delivery into its place in a lane. A lane that was not held may run at once.
     pub fn insert(&mut self, lane: LaneKey, delivery: D) {
-        let queue = match self.lanes.entry(lane) {
-            Entry::Occupied(known) => &mut known.into_mut().queue,
-            Entry::Vacant(vacant) => {
-                self.ready.push_back(lane);
-                let state = State::Ready;
-                let queue = VecDeque::new();
-                &mut vacant.insert(Lane { state, queue }).queue
-            }
+        if !self.lanes.contains_key(&lane) {
+            self.set(lane, State::Ready);
+        }
+        let Some(entry) = self.lanes.get_mut(&lane) else {
+            return;
         };
-        self.len += 1;
+        let queue = &mut entry.queue;
         if queue.back().is_none_or(|last| *last < delivery) {
             queue.push_back(delivery);
         } else {
             queue.insert(queue.partition_point(|other| *other < delivery), delivery);
         }
+        self.len += 1;
     }
 
     /// The next delivery that may run: all of one lane in order, then the next lane, those that were due
@@ -145,75 +143,61 @@ impl<D: Copy + Ord> Lanes<D> {
         {
             return Some((lane, delivery));
         }
-        self.wake_timed(now_ms);
-        while let Some(lane) = self.ready.pop_front() {
-            let Some(entry) = self.lanes.get_mut(&lane) else {
-                continue;
-            };
-            if entry.state != State::Ready {
-                continue;
-            }
-            entry.state = State::Runs;
-            self.running.push(lane);
-            self.popping = Some(lane);
-            if let Some(delivery) = self.pop(lane) {
-                return Some((lane, delivery));
-            }
+        while let Some((at, lane)) = self.first(Kind::Time)
+            && at <= now_ms
+        {
+            self.release(lane);
         }
-        self.popping = None;
-        None
+        let lane = self.first(Kind::Ready).map(|(_, lane)| lane);
+        self.popping = lane;
+        let lane = lane?;
+        self.set(lane, State::Runs);
+        self.pop(lane).map(|delivery| (lane, delivery))
     }
 
     /// The call is over and its failures are held: the lanes that ran go on with what waits in them,
     /// behind the others that may run, or are free again.
     pub fn call_finished(&mut self) {
         self.popping = None;
-        while let Some(lane) = self.running.pop() {
-            if self.state(lane) == Some(State::Runs) {
-                self.release(lane);
-            }
+        while let Some((_, lane)) = self.first(Kind::Runs) {
+            self.release(lane);
         }
     }
 
     /// Lets a lane go on: it may run, or is free when nothing waits in it.
     pub fn release(&mut self, lane: LaneKey) {
-        let Some(entry) = self.lanes.get_mut(&lane) else {
+        let Some(entry) = self.lanes.get(&lane) else {
             return;
         };
-        if entry.queue.is_empty() {
-            let before = entry.state;
-            self.lanes.remove(&lane);
-            self.forget(lane, Some(before));
-        } else if entry.state != State::Ready {
-            let before = std::mem::replace(&mut entry.state, State::Ready);
-            self.ready.push_back(lane);
-            self.forget(lane, Some(before));
+        if !entry.queue.is_empty() {
+            self.set(lane, State::Ready);
+            return;
         }
+        let place = entry.place;
+        self.lanes.remove(&lane);
+        self.leave(lane, place);
     }
 
     /// A claim that someone waited for has changed: those who wait for claims ask again.
     pub fn wake_claims(&mut self) {
-        for lane in std::mem::take(&mut self.claiming) {
-            if self.state(lane) == Some(State::Waits(Until::Claim)) {
-                self.release(lane);
-            }
+        while let Some((_, lane)) = self.first(Kind::Claim) {
+            self.release(lane);
         }
     }
 
     /// When the next lane may run: `i64::MIN` when one may already, `None` when none waits for time.
     #[must_use]
     pub fn next_due(&self) -> Option<i64> {
-        let ready = |lane: &LaneKey| self.state(*lane) == Some(State::Ready);
-        if self.ready.iter().any(ready) {
+        if self.first(Kind::Ready).is_some() {
             return Some(i64::MIN);
         }
-        self.timed.first().map(|(at, _)| *at)
+        self.first(Kind::Time).map(|(at, _)| at)
     }
 
     /// What a lane waits for; `None` when it is not held, may run or runs.
     #[must_use]
     pub fn until(&self, lane: LaneKey) -> Option<Until> {
-        match self.state(lane)? {
+        match self.lanes.get(&lane)?.state {
             State::Waits(until) => Some(until),
             State::Ready | State::Runs => None,
         }
@@ -226,35 +210,37 @@ impl<D: Copy + Ord> Lanes<D> {
             .flat_map(|(lane, entry)| entry.queue.iter().map(|delivery| (*lane, delivery)))
     }
 
-    fn state(&self, lane: LaneKey) -> Option<State> {
-        self.lanes.get(&lane).map(|entry| entry.state)
+    /// The first of a kind in the index.
+    fn first(&self, kind: Kind) -> Option<(i64, LaneKey)> {
+        let &(found, at, lane) = self.index.range((kind, i64::MIN, LaneKey::MIN)..).next()?;
+        (found == kind).then_some((at, lane))
     }
 
-    fn set_state(&mut self, lane: LaneKey, state: State) -> Option<State> {
-        match self.lanes.entry(lane) {
-            Entry::Occupied(mut known) => {
-                Some(std::mem::replace(&mut known.get_mut().state, state))
-            }
-            Entry::Vacant(vacant) => {
-                let queue = VecDeque::new();
-                vacant.insert(Lane { state, queue });
-                None
-            }
+    fn set(&mut self, lane: LaneKey, state: State) {
+        self.turn += 1;
+        let place = match state {
+            State::Ready => Some((Kind::Ready, self.turn)),
+            State::Runs => Some((Kind::Runs, self.turn)),
+            State::Waits(Until::Time(at)) => Some((Kind::Time, at)),
+            State::Waits(Until::Claim) => Some((Kind::Claim, self.turn)),
+            State::Waits(Until::Ack) => None,
+        };
+        let entry = self.lanes.entry(lane).or_insert_with(|| Lane {
+            state,
+            place: None,
+            queue: VecDeque::new(),
+        });
+        entry.state = state;
+        let before = std::mem::replace(&mut entry.place, place);
+        self.leave(lane, before);
+        if let Some((kind, at)) = place {
+            self.index.insert((kind, at, lane));
         }
     }
 
-    /// Takes a lane out of the index of the wait that is over. The lists are cleaned as they are read.
-    fn forget(&mut self, lane: LaneKey, before: Option<State>) {
-        if let Some(State::Waits(Until::Time(at))) = before {
-            self.timed.remove(&(at, lane));
-        }
-    }
-
-    fn wake_timed(&mut self, now_ms: i64) {
-        while let Some(&(at, lane)) = self.timed.first()
-            && at <= now_ms
-        {
-            self.release(lane);
+    fn leave(&mut self, lane: LaneKey, place: Option<Place>) {
+        if let Some((kind, at)) = place {
+            self.index.remove(&(kind, at, lane));
         }
     }
 
@@ -276,3 +262,6 @@ fn mix(mut x: u64) -> u64 {
     x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ x >> 31
 }
+
+#[cfg(test)]
+mod tests;

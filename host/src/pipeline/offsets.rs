@@ -177,12 +177,11 @@ impl Offsets {
         if offset < self.position {
             return Admission::Done;
         }
-        // With nothing unfinished the span is empty; otherwise pass_gap kept it below the limit or left
-        // it at exactly the limit, where the slot of `offset` is that of `committed`.
+        // At the limit the slot of `offset` is still that of `committed`.
         if self.room() == 0 {
             return Admission::Full;
         }
-        self.position = offset.saturating_add(1);
+        self.position = offset + 1;
         self.unfinished += 1;
         if self.remembered != 0 {
             self.pass_remembered();
@@ -285,9 +284,10 @@ impl Offsets {
         if offset <= self.position {
             return true;
         }
-        let offset = offset.min(OFFSET_MAX);
         let gap = self.position..offset;
-        if self.unfinished == 0 {
+        if offset > OFFSET_MAX {
+            return false;
+        } else if self.unfinished == 0 {
             self.remembered -= self.finished.clear(gap.clone());
             self.committed = offset;
         } else if offset - self.committed <= SPAN_MAX {
@@ -515,7 +515,7 @@ impl Ring {
         while at < range.end {
             let ones = u64::from((self.word(at) >> (at % 64)).trailing_ones());
             at += ones;
-            if ones == 0 || at % 64 != 0 {
+            if ones == 0 || !at.is_multiple_of(64) {
                 break;
             }
         }
@@ -635,3 +635,6 @@ impl<'a> Reader<'a> {
         Err(Error::Invalid("a number is too long"))
     }
 }
+
+#[cfg(test)]
+mod tests;

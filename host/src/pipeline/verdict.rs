@@ -243,3 +243,6 @@ fn triage(report: &Report) -> Triage {
         Report::Refused { reason, .. } => dead(reason),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,11 +12,12 @@ use super::contract::World;
 use super::engine::TICK;
 use super::error::Error;
 use super::fault::{Fault, FaultKind};
-use super::frame::{self, Batch, FRAME_VERSION, RESERVE_ABOVE_BYTES};
+use super::frame::{
+    self, Batch, FRAME_VERSION, OutcomeLimits, Outcomes, RESERVE_ABOVE_BYTES, check_reserved,
+};
 use super::guest::{Guest, MemoryAccount, Session};
 use super::lock;
-use super::logs::Logs;
-use super::outcomes::{OutcomeLimits, Outcomes, check_reserved};
+use super::logs::LogLine;
 use super::plugin::Loaded;
 use super::records::{self, MessageIn, ResultOut};
 use super::state::StateWrite;
@@ -80,9 +81,12 @@ impl Instance {
         lock(&self.session).state.take_writes()
     }
 
-    /// Lines that the guest wrote since they were last taken; also after a fault.
-    pub fn take_logs(&mut self) -> Logs {
-        lock(&self.session).logs.take()
+    /// Lines that the guest wrote since they were last taken; also after a fault. When some were over
+    /// a limit, the last line says how many.
+    pub fn take_logs(&mut self) -> Vec<LogLine> {
+        let mut session = lock(&self.session);
+        let Session { logs, rate, .. } = &mut *session;
+        logs.take(rate)
     }
 
     /// Linear memory that the guest holds now.

@@ -41,14 +41,6 @@ pub struct LogLine {
     pub text: String,
 }
 
-/// Lines since they were last taken.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Logs {
-    pub lines: Vec<LogLine>,
-    /// Lines that were over a limit.
-    pub dropped: u64,
-}
-
 /// `limits.log_lines` for all instances of a pipeline together: that many at once, refilled evenly.
 #[derive(Debug)]
 pub(super) struct LineRate {
@@ -92,7 +84,9 @@ impl LineRate {
 /// Lines of one instance.
 #[derive(Debug, Default)]
 pub(super) struct LogBuffer {
-    held: Logs,
+    held: Vec<LogLine>,
+    /// Lines that were over a limit and of which nobody was told yet.
+    dropped: u64,
     last_error: String,
 }
 
@@ -135,16 +129,25 @@ impl LogBuffer {
         (!self.last_error.is_empty()).then_some(self.last_error.as_str())
     }
 
-    pub(super) fn take(&mut self) -> Logs {
+    /// The lines, and one about those that were dropped when the rate allows it.
+    pub(super) fn take(&mut self, rate: &LineRate) -> Vec<LogLine> {
+        if self.dropped > 0 && rate.take(Instant::now()) {
+            let dropped = std::mem::take(&mut self.dropped);
+            self.held.push(LogLine {
+                level: LogLevel::Warn,
+                about: None,
+                text: format!("{dropped} lines of the handler were dropped (limits.log_lines)"),
+            });
+        }
         std::mem::take(&mut self.held)
     }
 
     fn push(&mut self, rate: &LineRate, level: LogLevel, about: Option<u32>, text: &str) {
-        if self.held.lines.len() >= LOG_LINES_HELD_MAX || !rate.take(Instant::now()) {
-            self.held.dropped = self.held.dropped.saturating_add(1);
+        if self.held.len() >= LOG_LINES_HELD_MAX || !rate.take(Instant::now()) {
+            self.dropped = self.dropped.saturating_add(1);
             return;
         }
-        self.held.lines.push(LogLine {
+        self.held.push(LogLine {
             level,
             about,
             text: escape(text, LOG_TEXT_MAX),
@@ -227,9 +230,11 @@ mod tests {
         for _ in 0..LOG_LINES_HELD_MAX + 7 {
             buffer.line(&rate, LogLevel::Info, None, "x");
         }
-        let logs = buffer.take();
-        assert_eq!((logs.lines.len(), logs.dropped), (LOG_LINES_HELD_MAX, 7));
-        assert_eq!(buffer.take(), Logs::default());
+        let lines = buffer.take(&rate);
+        assert_eq!(lines.len(), LOG_LINES_HELD_MAX + 1);
+        let last = lines.last().unwrap();
+        assert!(last.text.starts_with("7 lines"), "{last:?}");
+        assert_eq!(buffer.take(&rate), []);
     }
 
     #[test]
@@ -238,7 +243,7 @@ mod tests {
         let mut buffer = LogBuffer::default();
         buffer.line(&rate, LogLevel::Error, None, "boom");
         assert_eq!(buffer.last_error(), Some("boom"));
-        assert_eq!(buffer.take().lines, []);
+        assert_eq!(buffer.take(&rate), []);
         buffer.begin_call();
         assert_eq!(buffer.last_error(), None);
     }

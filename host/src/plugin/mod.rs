@@ -9,12 +9,11 @@ mod contract;
 mod engine;
 mod error;
 mod fault;
-mod frame;
+pub mod frame;
 mod guest;
 mod imports;
 mod instance;
 mod logs;
-mod outcomes;
 #[expect(
     clippy::module_inception,
     reason = "the file is about the type of that name"
@@ -26,8 +25,6 @@ mod state;
 mod testing;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod vectors;
 mod wasi;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -38,11 +35,9 @@ pub use contract::{Import, Need, WIT, WIT_VERSION, World};
 pub use engine::{Engine, GUEST_STACK_MAX, Options, TABLE_ELEMENTS_MAX};
 pub use error::Error;
 pub use fault::{FAULT_MESSAGE_MAX, Fault, FaultKind};
-pub use frame::{Batch, Call, FRAME_VERSION, RESERVE_ABOVE_BYTES};
 pub use imports::RANDOM_BYTES_MAX;
 pub use instance::{Instance, RESULT_BYTES_MAX};
-pub use logs::{LOG_LINES_HELD_MAX, LOG_TEXT_MAX, LogLevel, LogLine, Logs};
-pub use outcomes::{Field, Outcome, Outcomes, OutputIter, OutputRef};
+pub use logs::{LOG_LINES_HELD_MAX, LOG_TEXT_MAX, LogLevel, LogLine};
 pub use plugin::{Inspection, PLUGIN_BYTES_MAX, Plugin, inspect};
 pub use state::{
     STATE_KEY_MAX, STATE_SCAN_BYTES_MAX, STATE_SCAN_MAX, STATE_VALUE_MAX, STATE_WRITE_BYTES_MAX,

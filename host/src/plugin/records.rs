@@ -3,8 +3,7 @@
 
 use wasmtime::component::{ComponentType, Lift, Lower};
 
-use super::frame::{Call, read_batch};
-use super::outcomes::{Field, OutcomeWriter, OutputRef};
+use super::frame::{Call, Field, OutcomeWriter, OutputRef, read_batch};
 use crate::message::HeadersBuf;
 
 #[derive(ComponentType, Lower)]

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::frame::{Batch, Call, Outcome, RESERVE_ABOVE_BYTES};
 use super::testing::{Behaviour, Bench, MIB, guest, limits};
-use super::{Batch, Call, Fault, FaultKind, Instance, Outcome, RESERVE_ABOVE_BYTES};
+use super::{Fault, FaultKind, Instance};
 use crate::config::valid::Limits;
 use crate::message::MessageRef;
 

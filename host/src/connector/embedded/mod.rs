@@ -23,6 +23,7 @@ mod queue;
 mod read;
 mod retention;
 mod shared;
+pub mod source;
 mod store;
 #[cfg(test)]
 mod tests;

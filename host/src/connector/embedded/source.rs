@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Append, Chunk, ChunkBuilder, Commit, Error, GroupId, Log, PartitionId, Subscription, Topic, Write};
+use super::{
+    Append, Chunk, ChunkBuilder, Commit, Error, GroupId, Log, PartitionId, Subscription, Topic,
+    Write,
+};
 use crate::connector::{Connector, Messages, Next, ReadError, SettleError, Ticket};
 use crate::message::MessageRef;
 use crate::pipeline::settlement::Settlement;
 
 /// Made on the worker's own thread, which it wakes.
-#[derive(Debug)]
 pub struct Source {
     log: Log,
     group: GroupId,
@@ -22,7 +24,6 @@ pub struct Source {
     _subscription: Subscription,
 }
 
-#[derive(Debug)]
 struct TargetTopic {
     topic: Arc<Topic>,
     /// One for each partition, reused.
@@ -38,13 +39,22 @@ struct Shared {
 impl Source {
     /// `targets` in the order of the plan's target indices.
     #[must_use]
-    pub fn new(log: &Log, group: GroupId, partitions: Vec<PartitionId>, targets: &[Arc<Topic>]) -> Self {
+    pub fn new(
+        log: &Log,
+        group: GroupId,
+        partitions: Vec<PartitionId>,
+        targets: &[Arc<Topic>],
+    ) -> Self {
         let subscription = log.subscribe(&partitions, std::thread::current());
         let targets = targets
             .iter()
             .map(|topic| TargetTopic {
                 topic: Arc::clone(topic),
-                builders: topic.partitions().iter().map(|_| ChunkBuilder::new()).collect(),
+                builders: topic
+                    .partitions
+                    .iter()
+                    .map(|_| ChunkBuilder::new())
+                    .collect(),
             })
             .collect();
         Self {
@@ -59,14 +69,20 @@ impl Source {
     }
 
     fn partition(&self, index: usize) -> Result<PartitionId, SettleError> {
-        self.partitions.get(index).copied().ok_or_else(|| SettleError(format!("partition {index} is not this worker's")))
+        self.partitions
+            .get(index)
+            .copied()
+            .ok_or_else(|| SettleError(format!("partition {index} is not this worker's")))
     }
 
     fn commit(&mut self, settlement: &mut Settlement) -> Result<Commit, SettleError> {
         for publish in settlement.publishes() {
             let record = settlement.record(publish);
-            let (message, _) = MessageRef::read_record(record).map_err(|error| SettleError(error.to_string()))?;
-            let Some(target) = self.targets.get_mut(usize::from(publish.target)) else { continue };
+            let (message, _) =
+                MessageRef::read_record(record).map_err(|error| SettleError(error.to_string()))?;
+            let Some(target) = self.targets.get_mut(usize::from(publish.target)) else {
+                continue;
+            };
             let partition = target.topic.partition_for(message.key);
             if let Some(builder) = target.builders.get_mut(partition as usize) {
                 builder.push_record(record);
@@ -74,22 +90,39 @@ impl Source {
         }
         let mut commit = Commit::default();
         for target in &mut self.targets {
-            for (partition, builder) in target.topic.partitions().iter().zip(&mut target.builders) {
+            for (partition, builder) in target.topic.partitions.iter().zip(&mut target.builders) {
                 if !builder.is_empty() {
-                    commit.appends.push(Append { partition: *partition, chunk: builder.finish() });
+                    commit.appends.push(Append {
+                        partition: *partition,
+                        chunk: builder.finish(),
+                    });
                 }
             }
         }
         for write in settlement.progress.drain(..) {
             let partition = self.partition(write.partition as usize)?;
-            commit.writes.push(Write::Progress { group: self.group, partition, value: write.value });
+            commit.writes.push(Write::Progress {
+                group: self.group,
+                partition,
+                value: write.value,
+            });
         }
         for write in settlement.completions.drain(..) {
-            commit.writes.push(Write::Completion { group: self.group, hash: write.hash, expires_at_ms: write.expires_at_ms, value: write.value });
+            commit.writes.push(Write::Completion {
+                group: self.group,
+                hash: write.hash,
+                expires_at_ms: write.expires_at_ms,
+                value: write.value,
+            });
         }
         for write in settlement.state.drain(..) {
             let partition = self.partition(write.partition as usize)?;
-            commit.writes.push(Write::State { group: self.group, partition, key: write.key.into_bytes(), value: write.value });
+            commit.writes.push(Write::State {
+                group: self.group,
+                partition,
+                key: write.key.into_bytes(),
+                value: write.value,
+            });
         }
         settlement.clear();
         Ok(commit)
@@ -100,20 +133,32 @@ impl Connector for Source {
     type Messages = Chunk;
 
     fn read(&mut self, partition: usize, from: u64) -> Result<Option<Chunk>, ReadError> {
-        let id = self.partition(partition).map_err(|error| ReadError::Fatal(error.0))?;
+        let id = self
+            .partition(partition)
+            .map_err(|error| ReadError::Fatal(error.0))?;
         self.log.read(id, from).map_err(|error| match error {
-            Error::OffsetOutOfRange { earliest, .. } if from < earliest => ReadError::Lost { asked: from, earliest },
-            error if error.is_transient() => ReadError::Transient(error.to_string()),
+            Error::OffsetOutOfRange { earliest, .. } if from < earliest => ReadError::Lost {
+                asked: from,
+                earliest,
+            },
+            error @ (Error::Failing { .. } | Error::Io(_)) => {
+                ReadError::Transient(error.to_string())
+            }
             error => ReadError::Fatal(error.to_string()),
         })
     }
 
     fn end(&self, partition: usize) -> u64 {
-        self.partitions.get(partition).map_or(0, |id| self.log.end(*id))
+        self.partitions
+            .get(partition)
+            .and_then(|id| self.log.end(*id).ok())
+            .unwrap_or(0)
     }
 
     fn record_bytes_max(&self, target: usize) -> usize {
-        self.targets.get(target).map_or(0, |target| target.topic.max_message_bytes() as usize)
+        self.targets
+            .get(target)
+            .map_or(0, |target| target.topic.spec.max_message_bytes as usize)
     }
 
     fn settle(&mut self, settlement: &mut Settlement) -> Result<Ticket, SettleError> {
@@ -125,18 +170,27 @@ impl Connector for Source {
             match result {
                 Ok(_) => shared.settled.store(ticket, Ordering::Release),
                 Err(error) => {
-                    *shared.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+                    *shared.failed.lock().unwrap_or_else(PoisonError::into_inner) =
+                        Some(error.to_string());
                 }
             }
             thread.unpark();
         });
-        self.log.submit(commit, ack).map_err(|error| SettleError(error.to_string()))?;
+        self.log
+            .submit(commit, ack)
+            .map_err(|error| SettleError(error.to_string()))?;
         self.tickets = ticket;
         Ok(ticket)
     }
 
     fn settled(&mut self) -> Result<Ticket, SettleError> {
-        if let Some(error) = self.shared.failed.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        if let Some(error) = self
+            .shared
+            .failed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+        {
             return Err(SettleError(error.clone()));
         }
         Ok(self.shared.settled.load(Ordering::Acquire))
@@ -157,7 +211,11 @@ impl Messages for Chunk {
     fn message(&self, place: u64) -> Option<Next<'_>> {
         let (index, position) = (place >> 32, place & 0xffff_ffff);
         let (message, next) = self.message_at(position as usize)?;
-        Some(Next { offset: self.base_offset() + index, message, next: ((index + 1) << 32) | next as u64 })
+        Some(Next {
+            offset: self.base_offset() + index,
+            message,
+            next: ((index + 1) << 32) | next as u64,
+        })
     }
 
     fn bytes(&self) -> usize {

@@ -152,7 +152,7 @@ impl Batch {
 
 /// Why bytes are not a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Error {
+pub(in crate::plugin) enum Error {
     #[error("frame is cut short")]
     Truncated,
     #[error("frame version {0} is unknown")]
@@ -170,7 +170,7 @@ pub(super) enum Error {
 }
 
 /// The messages of a batch frame, each with its topic's name; everything is checked.
-pub(super) fn read_batch(frame: &[u8]) -> Result<Vec<(&str, Call<'_>)>, Error> {
+pub(in crate::plugin) fn read_batch(frame: &[u8]) -> Result<Vec<(&str, Call<'_>)>, Error> {
     let (head, rest) = frame
         .split_first_chunk::<HEAD_LEN>()
         .ok_or(Error::Truncated)?;
@@ -248,7 +248,7 @@ fn read_message<'a>(rest: &mut Reader<'a>) -> Result<Call<'a>, Error> {
 }
 
 /// The frame that announces one of `bytes`.
-pub(super) fn reserve(bytes: usize) -> [u8; HEAD_LEN] {
+pub(in crate::plugin) fn reserve(bytes: usize) -> [u8; HEAD_LEN] {
     head(KIND_RESERVE, u32::try_from(bytes).unwrap_or(u32::MAX))
 }
 

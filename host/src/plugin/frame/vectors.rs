@@ -1,11 +1,11 @@
 //! The test vectors of FRAME.md under wit/vectors: made here, compared with the files, and read back.
-//! `WASMILL_WRITE_VECTORS=1 cargo test -p wasmill --lib plugin::vectors` writes them anew.
+//! `WASMILL_WRITE_VECTORS=1 cargo test -p wasmill --lib plugin::frame::vectors` writes them anew.
 
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::frame::{self, Batch, Call, read_batch};
+use super::batch::{self, Batch, Call, read_batch};
 use super::outcomes::{
     Field, Outcome, OutcomeLimits, OutcomeWriter, Outcomes, OutputRef, check_reserved,
 };
@@ -91,12 +91,12 @@ fn all() -> Vec<Vector> {
     all.extend(bad_outcomes());
     all.push(Vector {
         name: "reserve",
-        bytes: frame::reserve(3 << 20).to_vec(),
+        bytes: batch::reserve(3 << 20).to_vec(),
         meaning: json!({"frame": "reserve", "bytes": 3 << 20}),
     });
     all.push(Vector {
         name: "reserved",
-        bytes: frame::head(1, 0).to_vec(),
+        bytes: batch::head(1, 0).to_vec(),
         meaning: json!({"frame": "reserved"}),
     });
     all
@@ -546,7 +546,7 @@ fn describe_batch(frame: &[u8], calls: &[(&str, Call<'_>)]) -> Value {
 }
 
 fn describe_topics(frame: &[u8]) -> Value {
-    let mut rest = frame::Reader(&frame[8..]);
+    let mut rest = batch::Reader(&frame[8..]);
     let count = rest.u16().unwrap();
     (0..count)
         .map(|_| {

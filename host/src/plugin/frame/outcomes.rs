@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use super::fault::{Fault, FaultKind};
-use super::frame::{self, FRAME_VERSION, Fixed, HEAD_LEN, KIND_BATCH, KIND_RESERVE, Reader};
+use super::batch::{self, FRAME_VERSION, Fixed, HEAD_LEN, KIND_BATCH, KIND_RESERVE, Reader};
 use crate::message::{ABSENT, Headers};
+use crate::plugin::fault::{Fault, FaultKind};
 
 const STATUS_OUTPUTS: u8 = 0;
 const STATUS_RETRYABLE: u8 = 1;
@@ -19,10 +19,10 @@ const ABSENT_AFTER: u64 = u64::MAX;
 
 /// What one message may say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct OutcomeLimits {
-    pub(super) outputs: u32,
+pub(in crate::plugin) struct OutcomeLimits {
+    pub(in crate::plugin) outputs: u32,
     /// Bytes of key, payload and headers of one output.
-    pub(super) output_size: u64,
+    pub(in crate::plugin) output_size: u64,
 }
 
 /// What the handler said about each message of a batch, in order. Owns the bytes.
@@ -93,7 +93,7 @@ enum Status {
 
 impl Outcomes {
     /// Checks the whole frame that a guest returned for `messages` messages.
-    pub(super) fn read(
+    pub(in crate::plugin) fn read(
         bytes: Vec<u8>,
         messages: usize,
         limits: OutcomeLimits,
@@ -102,7 +102,7 @@ impl Outcomes {
         let head = rest
             .array::<HEAD_LEN>()
             .map_err(|_| undecodable("shorter than its head"))?;
-        let (version, kind, count) = frame::read_head(&head);
+        let (version, kind, count) = batch::read_head(&head);
         if version != FRAME_VERSION {
             return Err(undecodable(&format!("frame version {version} is unknown")));
         }
@@ -341,7 +341,7 @@ fn read_output<'a>(rest: &mut Reader<'a>) -> Result<RawOutput<'a>, &'static str>
     let mut output = Reader(rest.take(size).map_err(|_| SHORT)?);
     let head = output.array::<OUTPUT_HEADER_LEN>().map_err(|_| SHORT)?;
     let mut head = Reader(&head);
-    let mut fixed = || -> Result<_, frame::Error> {
+    let mut fixed = || -> Result<_, batch::Error> {
         head.u32()?;
         let (key, payload, name_len) = (head.u8()?, head.u8()?, head.u16()?);
         let (key_len, payload_len, header_count) = (head.u32()?, head.u32()?, head.u16()?);
@@ -388,10 +388,10 @@ fn read_field<'a>(rest: &mut Reader<'a>, tag: u8, len: u32) -> Result<Field<'a>,
 }
 
 /// Checks the answer to a reserve frame.
-pub(super) fn check_reserved(answer: &[u8]) -> Result<(), Fault> {
+pub(in crate::plugin) fn check_reserved(answer: &[u8]) -> Result<(), Fault> {
     match answer
         .split_first_chunk::<HEAD_LEN>()
-        .map(|(h, rest)| (frame::read_head(h), rest))
+        .map(|(h, rest)| (batch::read_head(h), rest))
     {
         Some(((FRAME_VERSION, KIND_RESERVE, 0), [])) => Ok(()),
         _ => Err(Fault::new(
@@ -402,20 +402,20 @@ pub(super) fn check_reserved(answer: &[u8]) -> Result<(), Fault> {
 }
 
 /// Writes an outcome frame, for guests that speak records.
-pub(super) struct OutcomeWriter {
+pub(in crate::plugin) struct OutcomeWriter {
     frame: Vec<u8>,
     count: u32,
 }
 
 impl OutcomeWriter {
-    pub(super) fn new() -> Self {
+    pub(in crate::plugin) fn new() -> Self {
         Self {
-            frame: frame::head(KIND_BATCH, 0).to_vec(),
+            frame: batch::head(KIND_BATCH, 0).to_vec(),
             count: 0,
         }
     }
 
-    pub(super) fn outputs<'a>(&mut self, outputs: impl Iterator<Item = OutputRef<'a>>) {
+    pub(in crate::plugin) fn outputs<'a>(&mut self, outputs: impl Iterator<Item = OutputRef<'a>>) {
         let start = self.begin(STATUS_OUTPUTS);
         let mut count = 0u32;
         for output in outputs {
@@ -425,15 +425,15 @@ impl OutcomeWriter {
         self.end(start, count);
     }
 
-    pub(super) fn retryable(&mut self, reason: &str, after_ms: Option<u64>) {
+    pub(in crate::plugin) fn retryable(&mut self, reason: &str, after_ms: Option<u64>) {
         self.failure(STATUS_RETRYABLE, reason, after_ms.unwrap_or(ABSENT_AFTER));
     }
 
-    pub(super) fn rejected(&mut self, reason: &str) {
+    pub(in crate::plugin) fn rejected(&mut self, reason: &str) {
         self.failure(STATUS_REJECTED, reason, ABSENT_AFTER);
     }
 
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    pub(in crate::plugin) fn finish(mut self) -> Vec<u8> {
         self.patch(4, self.count);
         self.frame
     }
