@@ -10,9 +10,12 @@ mod build;
 mod check;
 mod fields;
 mod files;
+mod literal;
 mod problem;
 mod read;
+mod reference;
 mod scalar;
+mod schema;
 mod shape;
 pub mod valid;
 mod yaml;
@@ -27,6 +30,8 @@ use shape::Kind;
 use yaml::{Content, Node};
 
 pub use problem::{Code, Problem, Severity, Source, Span, render};
+pub use reference::reference;
+pub use schema::schema;
 
 /// A configuration that can be run.
 #[derive(Debug, Clone)]

@@ -94,6 +94,52 @@ pub(super) struct Problems {
 }
 
 impl Code {
+    pub(super) const ALL: [Self; 17] = [
+        Self::Unreadable,
+        Self::Syntax,
+        Self::TooBig,
+        Self::DuplicateKey,
+        Self::UnknownKey,
+        Self::MissingKey,
+        Self::WrongType,
+        Self::BadValue,
+        Self::OutOfRange,
+        Self::Substitution,
+        Self::NotInThisVersion,
+        Self::BadExpression,
+        Self::Conflict,
+        Self::Cycle,
+        Self::Secret,
+        Self::MissingPlugin,
+        Self::Doubtful,
+    ];
+
+    pub(super) const fn doc(self) -> &'static str {
+        match self {
+            Self::Unreadable => "a file cannot be read, or is not UTF-8",
+            Self::Syntax => {
+                "not YAML, or YAML that configurations do without: tags, several documents, `<<`"
+            }
+            Self::TooBig => "a file is too long, too deep or has too many values",
+            Self::DuplicateKey => "a map has a key twice",
+            Self::UnknownKey => "a map has a key that means nothing there",
+            Self::MissingKey => "a required key is not there",
+            Self::WrongType => "a list where a map is expected, and the like",
+            Self::BadValue => "a value of another kind than expected",
+            Self::OutOfRange => "a value of the right kind beyond its limits",
+            Self::Substitution => "a `${…}` that cannot be substituted",
+            Self::NotInThisVersion => "planned, and not in this version",
+            Self::BadExpression => {
+                "an expression that does not parse, reads what there is not, or reads nothing"
+            }
+            Self::Conflict => "two things that cannot stand together",
+            Self::Cycle => "a topic that feeds itself",
+            Self::Secret => "a secret where none is taken",
+            Self::MissingPlugin => "a plugin file is not there",
+            Self::Doubtful => "allowed, and probably not meant; a warning",
+        }
+    }
+
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,0 +1,151 @@
+//! The keys of `host` and `connections`.
+
+use super::super::shape::{Block, Field, Kind, Later, Need};
+use super::words::{HOUR, MIB, MS, PARTITIONS_MAX, TIB, choice};
+
+static ADMIN: Block = Block {
+    name: "admin",
+    doc: "The port that the command line and programs control the host through. Every request needs the token that the host writes into the data directory.",
+    fields: &[Field {
+        name: "listen",
+        kind: Kind::Address,
+        need: Need::Default("127.0.0.1:4180"),
+        doc: "Address and port; only loopback in this version.",
+    }],
+    later: &[
+        Later {
+            name: "token",
+            what: "a token of your own",
+        },
+        Later {
+            name: "tls",
+            what: "TLS",
+        },
+    ],
+};
+
+static HEALTH: Block = Block {
+    name: "health",
+    doc: "The port of `/livez`, `/readyz` and `/metrics`, without a token. It may leave loopback.",
+    fields: &[Field {
+        name: "listen",
+        kind: Kind::Address,
+        need: Need::Default("127.0.0.1:4181"),
+        doc: "Address and port.",
+    }],
+    later: &[],
+};
+
+static CREATE_TOPICS: Block = Block {
+    name: "create_topics",
+    doc: "How topics that a pipeline names and that do not exist are created.",
+    fields: &[Field {
+        name: "partitions",
+        kind: Kind::Integer {
+            min: 1,
+            max: PARTITIONS_MAX,
+        },
+        need: Need::Default("6"),
+        doc: "Partitions of each.",
+    }],
+    later: &[Later {
+        name: "replication",
+        what: "Kafka",
+    }],
+};
+
+pub(in crate::config) static HOST: Block = Block {
+    name: "host",
+    doc: "The process itself. In one file at most.",
+    fields: &[
+        Field {
+            name: "data_dir",
+            kind: Kind::Path,
+            need: Need::Default("./wasmill-data"),
+            doc: "Directory of the embedded log, the tables and the compile cache. A relative path counts from where the host is started.",
+        },
+        Field {
+            name: "admin",
+            kind: Kind::Block(&ADMIN),
+            need: Need::Default("{}"),
+            doc: "Administration.",
+        },
+        Field {
+            name: "health",
+            kind: Kind::Block(&HEALTH),
+            need: Need::Default("{}"),
+            doc: "Health and metrics.",
+        },
+        Field {
+            name: "shutdown_timeout",
+            kind: Kind::Duration {
+                min: 100 * MS,
+                max: HOUR,
+            },
+            need: Need::Default("30s"),
+            doc: "Time for running calls to end after SIGTERM; what has not ended by then is delivered again (§10.2).",
+        },
+        Field {
+            name: "guest_memory",
+            kind: Kind::Size {
+                min: 16 * MIB,
+                max: TIB,
+            },
+            need: Need::Default("2GiB"),
+            doc: "Memory that all handlers together may take.",
+        },
+        Field {
+            name: "durability",
+            kind: Kind::Choice(&[
+                choice(
+                    "fsync",
+                    "a message or a settlement counts when it is on the disk",
+                ),
+                choice(
+                    "os",
+                    "it counts when the operating system has it: it survives the host and not the machine",
+                ),
+            ]),
+            need: Need::Default("fsync"),
+            doc: "When something counts as written to the embedded log.",
+        },
+        Field {
+            name: "create_topics",
+            kind: Kind::Either {
+                single: &Kind::Bool,
+                map: &Kind::Block(&CREATE_TOPICS),
+            },
+            need: Need::Default("true"),
+            doc: "Whether `run` creates the topics that pipelines name: `false`, `true`, or with how many partitions.",
+        },
+    ],
+    later: &[],
+};
+
+static EMBEDDED: Block = Block {
+    name: "embedded",
+    doc: "The embedded log in `host.data_dir`. It has no settings.",
+    fields: &[],
+    later: &[],
+};
+
+pub(super) static CONNECTION: Block = Block {
+    name: "connection",
+    doc: "Where topics live. None is needed: the embedded log is the default.",
+    fields: &[Field {
+        name: "embedded",
+        kind: Kind::Block(&EMBEDDED),
+        need: Need::Required,
+        doc: "The embedded log: write `embedded: {}`.",
+    }],
+    later: &[
+        Later {
+            name: "kafka",
+            what: "Kafka",
+        },
+        Later {
+            name: "rabbitmq",
+            what: "RabbitMQ",
+        },
+    ],
+};

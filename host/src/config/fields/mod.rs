@@ -1,0 +1,210 @@
+//! Every key of a configuration: what it takes, what it means when it is left out, what it is for. The
+//! order is that of the reference.
+
+mod handler;
+mod host;
+mod policy;
+mod stream;
+mod words;
+
+use super::shape::{Block, Field, Kind, Later, Need};
+use handler::HANDLER;
+use host::CONNECTION;
+use policy::{IDEMPOTENCY, ORDERING, RETRY};
+use stream::{DEAD_LETTER, OUTPUT, SOURCE};
+use words::{CONNECTION_NAME, OUTPUT_NAME, OUTPUTS_MAX, PIPELINE_NAME, choice};
+
+pub(super) use host::HOST;
+pub(super) use words::PIPELINES_MAX;
+
+pub(super) static ROOT: Block = Block {
+    name: "configuration",
+    doc: "One file. A host takes several files and folders as one configuration.",
+    fields: &[
+        Field {
+            name: "version",
+            kind: Kind::Integer { min: 1, max: 1 },
+            need: Need::Required,
+            doc: "Of this format: `1`.",
+        },
+        Field {
+            name: "host",
+            kind: Kind::Block(&HOST),
+            need: Need::Default("{}"),
+            doc: "The process itself.",
+        },
+        Field {
+            name: "connections",
+            kind: Kind::Named {
+                names: &CONNECTION_NAME,
+                of: &Kind::Block(&CONNECTION),
+                max: 64,
+            },
+            need: Need::Default("{}"),
+            doc: "Where topics live.",
+        },
+        Field {
+            name: "defaults",
+            kind: Kind::Partial(&PIPELINE),
+            need: Need::Default("{}"),
+            doc: "Keys of `pipeline`, all optional, merged under every pipeline of every file. In one file at most.",
+        },
+        Field {
+            name: "pipelines",
+            kind: Kind::List {
+                of: &Kind::Block(&PIPELINE),
+                min: 0,
+                max: PIPELINES_MAX,
+            },
+            need: Need::Default("[]"),
+            doc: "Pipelines.",
+        },
+    ],
+    later: &[Later {
+        name: "tests",
+        what: "pipeline tests",
+    }],
+};
+
+pub(super) static PIPELINE: Block = Block {
+    name: "pipeline",
+    doc: "One handler between topics. A key that a pipeline does not have is taken from `defaults`; maps are merged key by key, everything else is replaced.",
+    fields: &[
+        Field {
+            name: "name",
+            kind: Kind::Text(&PIPELINE_NAME),
+            need: Need::Required,
+            doc: "In logs, metrics and commands; each name once.",
+        },
+        Field {
+            name: "delivery",
+            kind: Kind::Choice(&[
+                choice("at_least_once", "a crash may repeat what was not settled"),
+                choice(
+                    "exactly_once",
+                    "outputs, dead letters, state, keys and progress of a message are one transaction",
+                ),
+                choice(
+                    "at_most_once",
+                    "progress first; a failure is counted and logged, never repeated",
+                ),
+            ]),
+            need: Need::Default("at_least_once"),
+            doc: "The guarantee (§3).",
+        },
+        Field {
+            name: "source",
+            kind: Kind::Block(&SOURCE),
+            need: Need::Required,
+            doc: "Input.",
+        },
+        Field {
+            name: "ordering",
+            kind: Kind::Block(&ORDERING),
+            need: Need::Default("{}"),
+            doc: "Order.",
+        },
+        Field {
+            name: "retry",
+            kind: Kind::Block(&RETRY),
+            need: Need::Default("{}"),
+            doc: "Retries.",
+        },
+        Field {
+            name: "idempotency",
+            kind: Kind::Block(&IDEMPOTENCY),
+            need: Need::Optional("duplicates are not recognised"),
+            doc: "Duplicates.",
+        },
+        Field {
+            name: "handler",
+            kind: Kind::Block(&HANDLER),
+            need: Need::Required,
+            doc: "The plugin.",
+        },
+        Field {
+            name: "outputs",
+            kind: Kind::Named {
+                names: &OUTPUT_NAME,
+                of: &Kind::Block(&OUTPUT),
+                max: OUTPUTS_MAX,
+            },
+            need: Need::Default("{}"),
+            doc: "Names that the handler publishes to, and what each stands for. An output to a name that does not stand here is a fault.",
+        },
+        Field {
+            name: "dead_letter",
+            kind: Kind::Block(&DEAD_LETTER),
+            need: Need::Default("{}"),
+            doc: "Dead letters.",
+        },
+    ],
+    later: PIPELINE_LATER,
+};
+
+const PIPELINE_LATER: &[Later] = &[
+    Later {
+        name: "filter",
+        what: "filters",
+    },
+    Later {
+        name: "sequence",
+        what: "sequence numbers",
+    },
+    Later {
+        name: "rate_limit",
+        what: "rate limits",
+    },
+    Later {
+        name: "alerts",
+        what: "alerts",
+    },
+    Later {
+        name: "reply",
+        what: "replies",
+    },
+    Later {
+        name: "steps",
+        what: "several handlers in one pipeline; chain pipelines through topics",
+    },
+    Later {
+        name: "deadline",
+        what: "deadlines",
+    },
+];
+
+/// Every block below the root in the order of the reference; `true` for its form inside `defaults`.
+pub(super) fn tables() -> Vec<(&'static Block, bool)> {
+    let mut tables = Vec::new();
+    ROOT.fields
+        .iter()
+        .for_each(|field| collect(&field.kind, false, &mut tables));
+    tables
+}
+
+fn collect(kind: &'static Kind, partial: bool, tables: &mut Vec<(&'static Block, bool)>) {
+    match kind {
+        Kind::Block(block) => add(block, partial, tables),
+        Kind::Partial(block) => add(block, true, tables),
+        Kind::List { of, .. } | Kind::Named { of, .. } => collect(of, partial, tables),
+        Kind::Either { single, map } => {
+            collect(single, partial, tables);
+            collect(map, partial, tables);
+        }
+        _ => {}
+    }
+}
+
+fn add(block: &'static Block, partial: bool, tables: &mut Vec<(&'static Block, bool)>) {
+    if tables
+        .iter()
+        .any(|(known, p)| known.name == block.name && *p == partial)
+    {
+        return;
+    }
+    tables.push((block, partial));
+    block
+        .fields
+        .iter()
+        .for_each(|field| collect(&field.kind, partial, tables));
+}

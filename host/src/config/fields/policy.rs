@@ -1,0 +1,207 @@
+//! The keys of `ordering`, `retry` and `idempotency`.
+
+use super::super::shape::{Block, Field, Kind, Later, Need};
+use super::words::{ATTEMPTS_MAX, FINGERPRINT_MAX, HOUR, MS, SECOND, choice, later_choice};
+
+pub(super) static ORDERING: Block = Block {
+    name: "ordering",
+    doc: "Which messages wait for each other (§4).",
+    fields: &[
+        Field {
+            name: "by",
+            kind: Kind::Choice(&[
+                choice(
+                    "key",
+                    "messages with one key in one partition run one after another, different keys in parallel",
+                ),
+                choice("partition", "strictly in offset order"),
+                choice("none", "free"),
+            ]),
+            need: Need::Default("key"),
+            doc: "The lane of a message.",
+        },
+        Field {
+            name: "null_key",
+            kind: Kind::Choice(&[
+                choice("none", "each waits for nobody"),
+                choice("partition", "those of one partition wait for each other"),
+            ]),
+            need: Need::Default("none"),
+            doc: "With `by: key`, messages without a key.",
+        },
+        Field {
+            name: "on_dead_letter",
+            kind: Kind::Choice(&[
+                choice("continue", "the lane goes on at once"),
+                choice(
+                    "block_lane",
+                    "the lane waits until the dead letter is durable",
+                ),
+            ]),
+            need: Need::Default("continue"),
+            doc: "The lane of a message that is dead-lettered.",
+        },
+    ],
+    later: &[Later {
+        name: "relaxed",
+        what: "deferred retries",
+    }],
+};
+
+static BACKOFF: Block = Block {
+    name: "backoff",
+    doc: "The n-th wait is a random time between 0 and the lesser of `max_interval` and `initial_interval` × `multiplier`^(n-1). The defaults outlast an ordinary failover: about a minute in all.",
+    fields: &[
+        Field {
+            name: "initial_interval",
+            kind: Kind::Duration {
+                min: MS,
+                max: 24 * HOUR,
+            },
+            need: Need::Default("2s"),
+            doc: "Bound of the first wait.",
+        },
+        Field {
+            name: "multiplier",
+            kind: Kind::Number {
+                min: 1.0,
+                max: 100.0,
+            },
+            need: Need::Default("4"),
+            doc: "Growth from one wait to the next.",
+        },
+        Field {
+            name: "max_interval",
+            kind: Kind::Duration {
+                min: MS,
+                max: 24 * HOUR,
+            },
+            need: Need::Default("1m"),
+            doc: "Bound of every wait.",
+        },
+    ],
+    later: &[],
+};
+
+pub(super) static RETRY: Block = Block {
+    name: "retry",
+    doc: "What happens after a retryable failure or a fault (§5). When attempts are spent the message is dead-lettered.",
+    fields: &[
+        Field {
+            name: "mode",
+            kind: Kind::Choice(&[
+                choice("inline", "later messages of the lane wait"),
+                later_choice(
+                    "deferred",
+                    "the message is published again, to be read later",
+                ),
+            ]),
+            need: Need::Default("inline"),
+            doc: "Where a message waits for its next attempt.",
+        },
+        Field {
+            name: "max_attempts",
+            kind: Kind::Integer {
+                min: 1,
+                max: ATTEMPTS_MAX,
+            },
+            need: Need::Default("5"),
+            doc: "Attempts, the first counted. They survive a restart.",
+        },
+        Field {
+            name: "max_elapsed",
+            kind: Kind::Duration {
+                min: MS,
+                max: 30 * 24 * HOUR,
+            },
+            need: Need::Optional("no bound but `max_attempts`"),
+            doc: "Time from the first attempt after which there is no other.",
+        },
+        Field {
+            name: "backoff",
+            kind: Kind::Block(&BACKOFF),
+            need: Need::Default("{}"),
+            doc: "The waits between attempts.",
+        },
+    ],
+    later: &[Later {
+        name: "circuit",
+        what: "the circuit breaker",
+    }],
+};
+
+pub(super) static IDEMPOTENCY: Block = Block {
+    name: "idempotency",
+    doc: "Recognises messages that were processed before by a key (§7).",
+    fields: &[
+        Field {
+            name: "key",
+            kind: Kind::Expression,
+            need: Need::Required,
+            doc: "What makes two messages the same. Compared with its type: `1` is not `\"1\"`.",
+        },
+        Field {
+            name: "ttl",
+            kind: Kind::Duration {
+                min: SECOND,
+                max: 366 * 24 * HOUR,
+            },
+            need: Need::Required,
+            doc: "How long a key is remembered after its message was finished.",
+        },
+        Field {
+            name: "store",
+            kind: Kind::Choice(&[
+                choice(
+                    "source",
+                    "beside the source: a table of the embedded log, written in one batch with outputs and progress",
+                ),
+                later_choice("postgres", "a table in Postgres"),
+                later_choice("redis", "Redis"),
+            ]),
+            need: Need::Default("source"),
+            doc: "Where keys are remembered.",
+        },
+        Field {
+            name: "scope",
+            kind: Kind::Choice(&[
+                choice("global", "the whole consumer group"),
+                later_choice(
+                    "partition",
+                    "each partition for itself, which the embedded log has no use for: its table serves the whole group",
+                ),
+            ]),
+            need: Need::Default("global"),
+            doc: "Among which messages a key is unique.",
+        },
+        Field {
+            name: "on_duplicate",
+            kind: Kind::Choice(&[
+                choice("skip", "finish it without calling the handler"),
+                choice("replay", "publish the stored outputs again"),
+            ]),
+            need: Need::Default("skip"),
+            doc: "What to do with a duplicate.",
+        },
+        Field {
+            name: "if_missing",
+            kind: Kind::Choice(&[
+                choice("dead_letter", "dead-letter it as `no_idempotency_key`"),
+                choice("process", "process it as if there were no `idempotency`"),
+            ]),
+            need: Need::Default("dead_letter"),
+            doc: "What to do with a message whose key is absent, null or empty.",
+        },
+        Field {
+            name: "fingerprint",
+            kind: Kind::List {
+                of: &Kind::Expression,
+                min: 1,
+                max: FINGERPRINT_MAX,
+            },
+            need: Need::Optional("the whole payload"),
+            doc: "What must agree between duplicates; a message with a known key and another fingerprint is dead-lettered as `idempotency_conflict`.",
+        },
+    ],
+    later: &[],
+};
