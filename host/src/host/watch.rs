@@ -186,12 +186,12 @@ impl WorkerWatch {
         self.local.retries += counts.retries;
         for (reason, count) in &counts.dead_letters {
             if let Some(label) = named::<DeadLetterReason>(reason.as_str()) {
-                (0..*count).for_each(|_| self.local.dead_letter(label));
+                self.local.dead_letter(label, *count);
             }
         }
         for (kind, count) in &counts.faults {
             if let Some(label) = named::<FaultReason>(kind) {
-                (0..*count).for_each(|_| self.local.fault(label));
+                self.local.fault(label, *count);
             }
         }
     }

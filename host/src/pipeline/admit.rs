@@ -16,7 +16,7 @@ use crate::pipeline::offsets::Admission;
 use crate::pipeline::run::{CALL_BYTES_MAX, Claimed, Clock, Entry, Halt, Work, Worker};
 use crate::pipeline::verdict::Reason;
 use crate::pipeline::window::Delivery;
-use crate::plugin::Call;
+use crate::plugin::frame::Call;
 
 /// After an error of the store, when reading or looking up is tried again.
 const AGAIN_MS: i64 = 500;

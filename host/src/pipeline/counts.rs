@@ -27,8 +27,6 @@ pub struct Counts {
     /// Nanoseconds from handing a settlement on to its acknowledgement.
     pub settlements: Vec<u64>,
     pub lost_offsets: u64,
-    /// Guest log lines over the rate.
-    pub log_lines_dropped: u64,
 }
 
 impl Counts {

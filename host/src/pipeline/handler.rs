@@ -1,7 +1,7 @@
 //! What the worker needs of a handler; a plugin's instance is one, a test may bring another.
 
-use crate::plugin::{Batch, Outcomes};
-use crate::plugin::{Fault, Instance, Logs, StateWrite};
+use crate::plugin::frame::{Batch, Outcomes};
+use crate::plugin::{Fault, Instance, LogLine, StateWrite};
 
 pub trait Handler {
     /// One call. `state_partition` is the partition whose namespace `state` reads and writes.
@@ -10,7 +10,7 @@ pub trait Handler {
     fn discard(&mut self);
     /// The next call gets a fresh instance.
     fn reset(&mut self);
-    fn take_logs(&mut self) -> Logs;
+    fn take_logs(&mut self) -> Vec<LogLine>;
     fn take_state_writes(&mut self) -> Vec<StateWrite>;
     fn memory_bytes(&self) -> u64;
 }
@@ -28,7 +28,7 @@ impl Handler for Instance {
         Instance::reset(self);
     }
 
-    fn take_logs(&mut self) -> Logs {
+    fn take_logs(&mut self) -> Vec<LogLine> {
         Instance::take_logs(self)
     }
 

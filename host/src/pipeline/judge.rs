@@ -14,8 +14,8 @@ use crate::pipeline::run::{Clock, Entry, Halt, Work, Worker};
 use crate::pipeline::settlement::{CompletionWrite, StateWrite};
 use crate::pipeline::stored;
 use crate::pipeline::verdict::{Reason, Report, Verdict, judge};
+use crate::plugin::frame::{Outcome, Outcomes, OutputIter};
 use crate::plugin::{Fault, FaultKind};
-use crate::plugin::{Outcome, Outcomes, OutputIter};
 
 /// Why outputs that the guest returned cannot be published.
 struct Unpublishable {

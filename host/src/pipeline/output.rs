@@ -3,7 +3,7 @@
 
 use crate::message::{Headers, HeadersBuf, MessageRef};
 use crate::pipeline::correlation;
-use crate::plugin::{Field, OutputRef};
+use crate::plugin::frame::{Field, OutputRef};
 
 /// Headers of the input that every output carries.
 const CARRIED: [&str; 3] = ["traceparent", "tracestate", BAGGAGE];

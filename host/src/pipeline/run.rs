@@ -25,8 +25,8 @@ use crate::pipeline::plan::Plan;
 use crate::pipeline::settlement::Settlement;
 use crate::pipeline::verdict::Reason;
 use crate::pipeline::window::{Delivery, Window};
-use crate::plugin::Batch;
 use crate::plugin::Fault;
+use crate::plugin::frame::Batch;
 
 /// Settlements handed on and not acknowledged; more would only add latency.
 pub const SETTLEMENTS_IN_FLIGHT_MAX: usize = 4;

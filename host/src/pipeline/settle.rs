@@ -172,9 +172,7 @@ where
 
     /// Guest log lines go to the host's log under the correlation ID of the message they are about.
     pub(super) fn forward_logs(&mut self) {
-        let logs = self.handler.take_logs();
-        self.counts.log_lines_dropped += logs.dropped;
-        for line in logs.lines {
+        for line in self.handler.take_logs() {
             let entry = line.about.and_then(|about| {
                 let mut called = self
                     .entries
