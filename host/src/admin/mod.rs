@@ -13,6 +13,8 @@ pub mod remote;
 pub mod routes;
 pub mod time;
 pub mod token;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 pub use error::{Code, Error};

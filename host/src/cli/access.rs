@@ -34,14 +34,11 @@ pub(super) enum Streams {
     There(Remote),
 }
 
-/// The directory a command means.
+/// The directory that was named: `--data-dir`, else `WASMILL_DATA_DIR`.
 #[must_use]
-pub(super) fn data_dir(argument: Option<&Path>) -> PathBuf {
+pub(super) fn named_data_dir(argument: Option<&Path>) -> Option<PathBuf> {
     let environment = || variable("WASMILL_DATA_DIR").map(PathBuf::from);
-    argument
-        .map(Path::to_owned)
-        .or_else(environment)
-        .unwrap_or_else(|| PathBuf::from(DATA_DIR_DEFAULT))
+    argument.map(Path::to_owned).or_else(environment)
 }
 
 impl Streams {

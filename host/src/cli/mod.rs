@@ -2,19 +2,25 @@
 //! `plugin/`, `host/`); they only read arguments and show answers.
 
 mod access;
+mod build;
 mod consume;
 mod dlq;
 mod error;
 mod groups;
+mod lint;
+mod new;
 mod output;
+mod plugin;
 mod position;
 mod produce;
 mod record;
+mod run;
+mod schema;
 mod status;
 mod text;
 mod topics;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -22,6 +28,11 @@ use clap::{Parser, Subcommand};
 use access::{IfAbsent, Streams};
 use error::Error;
 use output::Out;
+
+use crate::telemetry;
+
+/// What commands other than `run` log when no variable says otherwise.
+const COMMAND_FILTER: &str = "warn";
 
 /// Sandboxed WebAssembly handlers over a durable stream: the host owns commits, order, retries, dead
 /// letters and idempotency.
@@ -42,6 +53,19 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Make a project for a handler
+    New(new::New),
+    /// Compile the project here into a plugin
+    Build(build::Build),
+    /// Inspect a plugin file
+    #[command(subcommand)]
+    Plugin(plugin::Plugin),
+    /// Check configuration files and their plugins without running them
+    Lint(lint::Lint),
+    /// Print the JSON Schema of the configuration
+    Schema,
+    /// Run pipelines until a signal
+    Run(run::Run),
     /// What runs, how far behind it is, and what holds it up
     Status(status::Status),
     /// List, create and describe topics
@@ -88,7 +112,17 @@ fn run(cli: Cli, out: &mut Out) -> Result<(), Error> {
     let place = Place {
         named: cli.data_dir,
     };
+    if !matches!(cli.command, Command::Run(_)) {
+        telemetry::logging::start(COMMAND_FILTER)
+            .map_err(|why| Error::usage(why.to_string(), ""))?;
+    }
     match cli.command {
+        Command::New(command) => new::run(&command, out),
+        Command::Build(command) => build::run(&command, out),
+        Command::Plugin(command) => plugin::run(&command, out),
+        Command::Lint(command) => lint::run(&command, out),
+        Command::Schema => schema::run(out),
+        Command::Run(command) => run::run(&command, &place),
         Command::Status(command) => status::run(&command, &place, out),
         Command::Topics(command) => topics::run(command, &place, out),
         Command::Produce(command) => produce::run(command, &place, out),
@@ -100,12 +134,13 @@ fn run(cli: Cli, out: &mut Out) -> Result<(), Error> {
 
 impl Place {
     fn data_dir(&self) -> PathBuf {
-        access::data_dir(self.named.as_deref())
+        self.named()
+            .unwrap_or_else(|| PathBuf::from(access::DATA_DIR_DEFAULT))
     }
 
-    /// `--data-dir`, when it was given.
-    fn named(&self) -> Option<&Path> {
-        self.named.as_deref()
+    /// `--data-dir` or `WASMILL_DATA_DIR`, when one was given.
+    fn named(&self) -> Option<PathBuf> {
+        access::named_data_dir(self.named.as_deref())
     }
 
     fn streams(&self, if_absent: IfAbsent) -> Result<Streams, Error> {

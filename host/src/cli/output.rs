@@ -103,6 +103,12 @@ impl Out {
         paint(self.colours, word, Style::new().bold())
     }
 
+    /// Whether results are coloured.
+    #[must_use]
+    pub(super) const fn colours(&self) -> bool {
+        self.colours
+    }
+
     pub(super) fn flush(&mut self) -> Result<(), Error> {
         Ok(self.writer.flush()?)
     }
@@ -111,6 +117,19 @@ impl Out {
 /// A note to the person, on stderr, so that it mixes with no result. Losing it is no failure.
 pub(super) fn note(line: &str) {
     let _lost = writeln!(io::stderr().lock(), "{}", text::escape_lines(line));
+}
+
+/// A text of several lines that may have colours of our own, on stderr.
+pub(super) fn block(lines: &str) {
+    let _lost = writeln!(io::stderr().lock(), "{}", lines.trim_end());
+}
+
+pub(super) fn stderr_is_terminal() -> bool {
+    io::stderr().is_terminal()
+}
+
+pub(super) fn stderr_colours() -> bool {
+    colours(stderr_is_terminal())
 }
 
 /// The error and what to do, on stderr.
@@ -145,15 +164,6 @@ pub(super) fn progress_bytes(total: u64, what: &'static str) -> ProgressBar {
         )
     };
     styled(bar, template, what)
-}
-
-/// A spinner on stderr for work whose length is not known, hidden when that is no terminal.
-#[must_use]
-pub(super) fn spinner(what: &'static str) -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    styled(ProgressBar::new_spinner(), "{spinner} {msg}", what)
 }
 
 fn styled(bar: ProgressBar, template: &str, what: &'static str) -> ProgressBar {

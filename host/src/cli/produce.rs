@@ -35,6 +35,9 @@ pub(super) enum InputFormat {
 #[derive(Debug, Args)]
 pub(super) struct Produce {
     topic: String,
+    /// One message; without it stdin or --file is read, a message a line
+    #[arg(conflicts_with = "file")]
+    payload: Option<String>,
     /// Read lines from a file instead of stdin
     #[arg(short, long)]
     file: Option<PathBuf>,
@@ -72,16 +75,11 @@ pub(super) fn run(produce: Produce, place: &Place, out: &mut Out) -> Result<(), 
         produce.headers,
         produce.partition,
     )?;
-    let (input, size) = open(produce.file.as_ref())?;
-    let streams = place.streams(IfAbsent::Create)?;
-    // A topic that is not there must not be found out after a million lines.
-    streams.topic(&produce.topic)?;
     let began = Instant::now();
-    let bar = output::progress_bytes(size, "producing");
-    let mut reader = Reader::new(input, shape);
-    let acknowledged = send_all(&streams, &produce.topic, &mut reader, &bar);
-    bar.finish_and_clear();
-    let acknowledged = acknowledged?;
+    let acknowledged = match produce.payload {
+        Some(payload) => one(&produce.topic, &shape, &payload, place)?,
+        None => all(&produce.topic, shape, produce.file.as_ref(), place)?,
+    };
     let seconds = began.elapsed().as_secs_f64();
     match produce.output {
         Format::Json => out.json(&Produced {
@@ -94,6 +92,27 @@ pub(super) fn run(produce: Produce, place: &Place, out: &mut Out) -> Result<(), 
             text::count(acknowledged)
         )),
     }
+}
+
+/// What was typed is the payload, line ends inside it too.
+fn one(topic: &str, shape: &Shape, payload: &str, place: &Place) -> Result<u64, Error> {
+    let record = shape
+        .record(payload.as_bytes())
+        .map_err(|why| Error::usage(format!("the message: {why}"), ""))?;
+    let streams = place.streams(IfAbsent::Create)?;
+    Ok(streams.produce(topic, &[record])?.acknowledged)
+}
+
+fn all(topic: &str, shape: Shape, file: Option<&PathBuf>, place: &Place) -> Result<u64, Error> {
+    let (input, size) = open(file)?;
+    let streams = place.streams(IfAbsent::Create)?;
+    // A topic that is not there must not be found out after a million lines.
+    streams.topic(topic)?;
+    let bar = output::progress_bytes(size, "producing");
+    let mut reader = Reader::new(input, shape);
+    let acknowledged = send_all(&streams, topic, &mut reader, &bar);
+    bar.finish_and_clear();
+    acknowledged
 }
 
 fn send_all(

@@ -61,7 +61,7 @@ impl Shape {
     }
 
     /// The message of one line; `Err` says what is wrong with it.
-    fn record(&self, line: &[u8]) -> Result<Record, String> {
+    pub(super) fn record(&self, line: &[u8]) -> Result<Record, String> {
         let mut record = if self.json_lines {
             of_json(line)?
         } else {

@@ -8,8 +8,8 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Filter when neither `WASMILL_LOG` nor `RUST_LOG` is set.
-const DEFAULT_FILTER: &str = "info";
+/// Filter of a host when neither `WASMILL_LOG` nor `RUST_LOG` is set.
+pub const DEFAULT_FILTER: &str = "info";
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -47,10 +47,11 @@ impl Style {
     }
 }
 
-/// Sends log lines of this process to stderr. Once per process.
-pub fn start() -> Result<(), Error> {
+/// Sends log lines of this process to stderr, those that `default` lets through when neither
+/// `WASMILL_LOG` nor `RUST_LOG` is set. Once per process.
+pub fn start(default: &str) -> Result<(), Error> {
     subscriber(
-        filter(|name| std::env::var(name).ok())?,
+        filter(default, |name| std::env::var(name).ok())?,
         Style::of_stderr(),
         std::io::stderr,
     )
@@ -58,7 +59,7 @@ pub fn start() -> Result<(), Error> {
     .map_err(|_| Error::Twice)
 }
 
-fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, Error> {
+fn filter(default: &str, variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, Error> {
     for name in ["WASMILL_LOG", "RUST_LOG"] {
         if let Some(text) = variable(name).filter(|t| !t.trim().is_empty()) {
             return EnvFilter::try_new(text).map_err(|reason| Error::Filter {
@@ -67,7 +68,7 @@ fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, Error>
             });
         }
     }
-    Ok(EnvFilter::new(DEFAULT_FILTER))
+    Ok(EnvFilter::new(default))
 }
 
 type Boxed = Box<dyn tracing::Subscriber + Send + Sync>;
@@ -156,19 +157,24 @@ mod tests {
 
     #[test]
     fn wasmill_log_goes_before_rust_log() {
-        let chosen = filter(|name| match name {
+        let chosen = filter(DEFAULT_FILTER, |name| match name {
             "WASMILL_LOG" => Some("debug".into()),
             _ => Some("error".into()),
         });
         assert_eq!(chosen.unwrap().to_string(), "debug");
-        let chosen = filter(|name| (name == "RUST_LOG").then(|| "error".into()));
+        let chosen = filter(DEFAULT_FILTER, |name| {
+            (name == "RUST_LOG").then(|| "error".into())
+        });
         assert_eq!(chosen.unwrap().to_string(), "error");
-        assert_eq!(filter(|_| None).unwrap().to_string(), DEFAULT_FILTER);
+        assert_eq!(
+            filter(DEFAULT_FILTER, |_| None).unwrap().to_string(),
+            DEFAULT_FILTER
+        );
     }
 
     #[test]
     fn a_filter_that_cannot_be_read_names_its_variable() {
-        let error = filter(|_| Some("a=b=c=[".into())).unwrap_err();
+        let error = filter(DEFAULT_FILTER, |_| Some("a=b=c=[".into())).unwrap_err();
         assert!(error.to_string().contains("WASMILL_LOG"), "{error}");
     }
 }

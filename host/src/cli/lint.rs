@@ -1,0 +1,131 @@
+//! `wasmill lint PATHS…`: everything that is wrong with a configuration, without running it: the
+//! files (`config/`), the plugins they name, and whether those are granted what they import.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::error::Error;
+use super::output::{self, Format, Out};
+use super::text;
+use crate::config::valid::{Allow, Pipeline};
+use crate::config::{self, Loaded, Problem, Severity, Source};
+use crate::plugin::{Need, inspect};
+
+#[derive(Debug, Args)]
+pub(super) struct Lint {
+    /// Files, or folders of *.yaml and *.yml
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// A plugin that a host would refuse.
+#[derive(Debug, Serialize)]
+struct PluginProblem {
+    pipeline: String,
+    message: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Report<'r> {
+    problems: &'r [Problem],
+    plugins: &'r [PluginProblem],
+}
+
+pub(super) fn run(lint: &Lint, out: &mut Out) -> Result<(), Error> {
+    let (mut problems, sources, pipelines) = match load(&lint.paths) {
+        Ok(loaded) => {
+            let mut problems = loaded.missing_plugins();
+            problems.extend(loaded.warnings);
+            (problems, loaded.sources, loaded.config.pipelines)
+        }
+        Err(error) => (error.problems, error.sources, Vec::new()),
+    };
+    problems.sort();
+    let plugins: Vec<PluginProblem> = pipelines.iter().filter_map(check_plugin).collect();
+    let failed = !plugins.is_empty() || problems.iter().any(|one| one.severity == Severity::Error);
+    match lint.output {
+        Format::Json => out.json(&Report {
+            problems: &problems,
+            plugins: &plugins,
+        })?,
+        Format::Table => show(&problems, &sources, &plugins, pipelines.len(), out)?,
+    }
+    if failed { Err(Error::Said) } else { Ok(()) }
+}
+
+/// Loads the configuration with this process's environment.
+pub(super) fn load(paths: &[PathBuf]) -> Result<Loaded, config::Error> {
+    config::load(paths, &|name| std::env::var(name).ok())
+}
+
+/// Shows problems on stderr, for commands that want to go on to something else.
+pub(super) fn tell(problems: &[Problem], sources: &[Source]) {
+    if !problems.is_empty() {
+        output::block(&config::render(problems, sources, output::stderr_colours()));
+    }
+}
+
+fn show(
+    problems: &[Problem],
+    sources: &[Source],
+    plugins: &[PluginProblem],
+    pipelines: usize,
+    out: &mut Out,
+) -> Result<(), Error> {
+    if !problems.is_empty() {
+        let rendered = config::render(problems, sources, out.colours());
+        out.line(rendered.trim_end())?;
+    }
+    for plugin in plugins {
+        out.line(format!(
+            "pipeline {}: {}",
+            text::escape(&plugin.pipeline),
+            text::escape(&plugin.message)
+        ))?;
+    }
+    if problems.is_empty() && plugins.is_empty() {
+        out.line(format!("ok: {pipelines} pipelines"))?;
+    }
+    Ok(())
+}
+
+/// What a host would refuse about the plugin. One that is not there is `config`'s to tell.
+fn check_plugin(pipeline: &Pipeline) -> Option<PluginProblem> {
+    let path = &pipeline.handler.plugin;
+    if !path.is_file() {
+        return None;
+    }
+    let message = match inspect(path) {
+        Err(why) => why.to_string(),
+        Ok(inspection) => inspection.problem.or_else(|| {
+            let missing = inspection
+                .imports
+                .iter()
+                .find(|import| !is_granted(import.need, &pipeline.handler.allow))?;
+            let grant = missing.grant.unwrap_or_default();
+            Some(format!(
+                "{} imports `{}`, which is not granted; to grant it write `{grant}` under `handler:`",
+                path.display(),
+                missing.name
+            ))
+        })?,
+    };
+    Some(PluginProblem {
+        pipeline: pipeline.name.clone(),
+        message,
+    })
+}
+
+const fn is_granted(need: Need, allow: &Allow) -> bool {
+    match need {
+        Need::Nothing => true,
+        Need::State => allow.state.is_some(),
+        Need::Clock => allow.clock,
+        Need::Random => allow.random,
+        Need::Refused(_) | Need::OtherVersion | Need::Unknown => false,
+    }
+}
