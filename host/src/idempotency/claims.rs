@@ -280,3 +280,6 @@ fn answer(completion: &Completion, fingerprint: u64) -> Claim {
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;
