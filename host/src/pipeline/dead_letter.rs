@@ -124,8 +124,9 @@ impl DeadLetter<'_> {
             _ = out.push(name, value);
         }
         let correlation_id = (!has_correlation_id).then_some((CORRELATION_ID, self.correlation_id));
-        let added = [
-            ("wasmill-dlq-id", self.id().as_str()),
+        let id = self.id();
+        let added: [(&str, &str); 14] = [
+            ("wasmill-dlq-id", &id),
             ("wasmill-dlq-reason", self.reason.as_str()),
             ("wasmill-dlq-error", truncated(self.error, ERROR_BYTES_MAX)),
             ("wasmill-dlq-attempts", &self.attempts.to_string()),
