@@ -177,18 +177,10 @@ fn a_released_key_goes_to_whoever_asks_next() {
 
 #[test]
 fn the_same_delivery_claims_again_with_a_new_fence_and_its_former_self_changes_nothing() {
-    // The zombie of anchors, pitfall 18: a worker that lost its partition and wakes up.
+    // The zombie of anchors, pitfall 18: it wakes up after the delivery was taken up again.
     let claims = Claims::new();
     let zombie = taken(claim(&claims, 1, 10, 0));
-    let heir = Owner {
-        worker: 1,
-        ..owner(1)
-    };
-    let fence = taken(
-        claims
-            .claim(KEY, 10, heir, 0, || Ok::<_, Infallible>(None))
-            .unwrap(),
-    );
+    let fence = taken(claim(&claims, 1, 10, 0));
     assert!(fence > zombie);
     assert_eq!(
         claims.complete(KEY, zombie, completion(10, TTL_MS)),
@@ -202,6 +194,18 @@ fn the_same_delivery_claims_again_with_a_new_fence_and_its_former_self_changes_n
         claim(&claims, 2, 10, 0),
         Claim::Duplicate(completion(10, TTL_MS))
     );
+}
+
+#[test]
+fn deliveries_of_two_workers_are_two_though_partition_and_offset_look_the_same() {
+    // Workers number their partitions by themselves.
+    let claims = Claims::new();
+    let fence = taken(claim(&claims, 1, 10, 0));
+    let other = Owner { worker: 1, ..owner(1) };
+    let ask = || claims.claim(KEY, 10, other, 0, || Ok::<_, Infallible>(None)).unwrap();
+    assert_eq!(ask(), Claim::Wait);
+    claims.complete(KEY, fence, completion(10, TTL_MS)).unwrap();
+    assert_eq!(ask(), Claim::Duplicate(completion(10, TTL_MS)));
 }
 
 #[test]
@@ -369,6 +373,14 @@ impl Model {
     }
 }
 
+/// Two of two workers that differ in nothing else, and so on.
+fn delivery_of(delivery: u8) -> Owner {
+    Owner {
+        worker: u16::from(delivery % 2),
+        ..owner(u64::from(delivery / 2))
+    }
+}
+
 fn hash_of(key: u8) -> KeyHash {
     KeyHash::from(key) << 96
 }
@@ -382,7 +394,7 @@ fn run(model: &mut Model, claims: &Claims, step: &Step) {
         } => {
             model.latest_ms = model.latest_ms.max(model.now_ms);
             let expected = model.expected(key, delivery, fingerprint);
-            let (hash, who) = (hash_of(key), owner(u64::from(delivery)));
+            let (hash, who) = (hash_of(key), delivery_of(delivery));
             let stored = || Ok::<_, Infallible>(model.table.get(&key).cloned());
             let got = claims
                 .claim(hash, u64::from(fingerprint), who, model.now_ms, stored)
