@@ -226,6 +226,16 @@ impl Shared {
         self.lock_subscribers().retain(|(other, _, _)| *other != id);
     }
 
+    /// Waits until fjall's own threads have flushed what is sealed, so that files can be copied.
+    #[cfg(test)]
+    pub(super) fn settle_for_test(&self) {
+        let state = self.read_state();
+        let store = state.store.as_ref().unwrap();
+        while store.is_busy_for_test() {
+            std::thread::yield_now();
+        }
+    }
+
     #[cfg(test)]
     pub(super) fn subscriber_count(&self) -> usize {
         self.lock_subscribers().len()

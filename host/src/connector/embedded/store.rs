@@ -141,6 +141,12 @@ impl Store {
         Ok(store)
     }
 
+    #[cfg(test)]
+    pub(super) fn is_busy_for_test(&self) -> bool {
+        let flushing = |k: &Keyspace| k.sealed_memtable_count() > 0 || k.l0_table_count() > 8;
+        self.keyspaces.values().any(flushing) || self.db.active_compactions() > 0
+    }
+
     pub(super) fn has(&self, target: Target) -> bool {
         self.keyspaces.contains_key(&target)
     }

@@ -1,6 +1,9 @@
 //! Tests of the whole log, by subject; what they share is here.
 
 mod basics;
+mod crash;
+mod damage;
+mod failing;
 
 use std::num::NonZeroU32;
 use std::path::Path;
