@@ -46,7 +46,10 @@ pub(super) fn run(build: &Build, out: &mut Out) -> Result<(), Error> {
     let target = build
         .out
         .clone()
-        .unwrap_or_else(|| build.project.join(format!("{name}.wasm")));
+        .unwrap_or_else(|| match build.project.to_str() {
+            Some(".") => PathBuf::from(format!("{name}.wasm")),
+            _ => build.project.join(format!("{name}.wasm")),
+        });
     replace(&target, &component)?;
     let inspection = inspect(&target).map_err(|why| Error::failed(why.to_string(), ""))?;
     if let Format::Json = build.output {
@@ -137,7 +140,7 @@ fn compile(project: &Path, name: &str) -> Result<PathBuf, Error> {
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter_map(|message| module_of(&message, project))
-        .last();
+        .next_back();
     made.ok_or_else(|| {
         Error::failed(
             format!("{name} builds, but makes no WebAssembly module"),
