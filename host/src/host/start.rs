@@ -22,20 +22,19 @@ use crate::telemetry::metrics::{Metrics, PipelineMetrics};
 
 use super::Error;
 use super::clock::System;
-use super::lifetime::Lifetime;
 use super::state_view::{LogState, Usage};
 use super::table::LogTable;
 use super::watch::{Watch, WorkerWatch};
 
 /// What a dead letter's headers may add to its message, bytes.
-pub const DEAD_LETTER_ROOM: u32 = 8 * 1024;
+pub(super) const DEAD_LETTER_ROOM: u32 = 8 * 1024;
 /// Messages in one call of a handler that only computes.
-pub const BATCH_DEFAULT: u32 = 256;
+pub(super) const BATCH_DEFAULT: u32 = 256;
 
 /// A started pipeline.
 #[derive(Debug)]
-pub struct Running {
-    pub watch: Arc<Watch>,
+pub(super) struct Running {
+    pub(super) watch: Arc<Watch>,
     name: String,
     control: Arc<Control>,
     workers: Vec<JoinHandle<Result<(), Halt>>>,
@@ -52,13 +51,8 @@ struct Place {
     replay_until: u64,
 }
 
-/// Starts all pipelines, or none.
-pub fn pipelines(
-    config: &Config,
-    log: &Log,
-    metrics: &Metrics,
-    lifetime: &Lifetime,
-) -> Result<Vec<Running>, Error> {
+/// Everything that can fail for a pipeline, before any of them starts.
+pub(super) fn prepare<'c>(config: &'c Config, log: &Log) -> Result<Vec<Prepared<'c>>, Error> {
     let engine = engine(config)?;
     let mut prepared = Vec::new();
     for pipeline in &config.pipelines {
@@ -74,10 +68,7 @@ pub fn pipelines(
             })?;
         prepared.push(Prepared::new(pipeline, plugin, config, log)?);
     }
-    prepared
-        .into_iter()
-        .map(|one| one.start(log, metrics, lifetime.is_suspect()))
-        .collect()
+    Ok(prepared)
 }
 
 fn engine(config: &Config) -> Result<Engine, Error> {
@@ -102,7 +93,10 @@ fn engine(config: &Config) -> Result<Engine, Error> {
     .map_err(Error::Engine)
 }
 
-struct Prepared<'c> {
+/// A pipeline that is ready to start.
+pub(super) struct Prepared<'c> {
+    pub(super) watch: Arc<Watch>,
+    workers: usize,
     pipeline: &'c Pipeline,
     plugin: Plugin,
     plan: Arc<Plan>,
@@ -125,7 +119,18 @@ impl<'c> Prepared<'c> {
         let group = log.group(&pipeline.source.consumer_group)?;
         let places = places(pipeline, log, group, &sources)?;
         let plan = Arc::new(plan(pipeline, &plugin, topics, outputs));
+        let workers = (pipeline.handler.concurrency.get() as usize)
+            .min(places.len())
+            .max(1);
+        let watch = Arc::new(Watch::new(
+            &plan.pipeline,
+            &plan.consumer_group,
+            &plan.plugin_digest,
+            workers,
+        ));
         Ok(Self {
+            watch,
+            workers,
             pipeline,
             plugin,
             plan,
@@ -135,7 +140,13 @@ impl<'c> Prepared<'c> {
         })
     }
 
-    fn start(self, log: &Log, metrics: &Metrics, suspect: bool) -> Result<Running, Error> {
+    /// Starts the workers; `suspect`: the replayed window runs one delivery at a time.
+    pub(super) fn start(
+        self,
+        log: &Log,
+        metrics: &Metrics,
+        suspect: bool,
+    ) -> Result<Running, Error> {
         let replay_until = self
             .places
             .iter()
@@ -144,21 +155,14 @@ impl<'c> Prepared<'c> {
                 Some((topic.name.clone(), place.number, place.replay_until))
             })
             .collect();
-        let count = (self.pipeline.handler.concurrency.get() as usize)
-            .min(self.places.len())
-            .max(1);
+        let count = self.workers;
         let mut shares: Vec<Vec<Place>> = (0..count).map(|_| Vec::new()).collect();
         for (index, place) in self.places.into_iter().enumerate() {
             if let Some(share) = shares.get_mut(index % count) {
                 share.push(place);
             }
         }
-        let watch = Arc::new(Watch::new(
-            &self.plan.pipeline,
-            &self.plan.consumer_group,
-            &self.plan.plugin_digest,
-            count,
-        ));
+        let watch = self.watch;
         let names: Vec<&str> = self
             .targets
             .iter()
@@ -280,13 +284,13 @@ impl Started {
 }
 
 impl Running {
-    pub fn drain(&self) {
+    pub(super) fn drain(&self) {
         self.control.drain();
         self.watch.enter(State::Draining, None);
         self.wake();
     }
 
-    pub fn abort(&self) {
+    pub(super) fn abort(&self) {
         self.control.abort();
         self.wake();
     }
@@ -298,7 +302,7 @@ impl Running {
     }
 
     #[must_use]
-    pub fn alive(&self) -> usize {
+    pub(super) fn alive(&self) -> usize {
         self.workers
             .iter()
             .filter(|worker| !worker.is_finished())
@@ -306,12 +310,12 @@ impl Running {
     }
 
     #[must_use]
-    pub fn is_alive(&self) -> bool {
+    pub(super) fn is_alive(&self) -> bool {
         self.alive() > 0
     }
 
     /// Notices workers that ended by themselves. One that halts stops its pipeline: the others are drained.
-    pub fn look_after(&mut self) {
+    pub(super) fn look_after(&mut self) {
         let (ended, alive): (Vec<_>, Vec<_>) = std::mem::take(&mut self.workers)
             .into_iter()
             .partition(JoinHandle::is_finished);
@@ -334,7 +338,7 @@ impl Running {
 
     /// Everything that an earlier host may have called is settled.
     #[must_use]
-    pub fn has_passed_replay(&self) -> bool {
+    pub(super) fn has_passed_replay(&self) -> bool {
         let snapshot = self.watch.snapshot();
         self.replay_until.iter().all(|(topic, number, until)| {
             snapshot.partitions.iter().any(|partition| {

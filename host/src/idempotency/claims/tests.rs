@@ -201,8 +201,15 @@ fn deliveries_of_two_workers_are_two_though_partition_and_offset_look_the_same()
     // Workers number their partitions by themselves.
     let claims = Claims::new();
     let fence = taken(claim(&claims, 1, 10, 0));
-    let other = Owner { worker: 1, ..owner(1) };
-    let ask = || claims.claim(KEY, 10, other, 0, || Ok::<_, Infallible>(None)).unwrap();
+    let other = Owner {
+        worker: 1,
+        ..owner(1)
+    };
+    let ask = || {
+        claims
+            .claim(KEY, 10, other, 0, || Ok::<_, Infallible>(None))
+            .unwrap()
+    };
     assert_eq!(ask(), Claim::Wait);
     claims.complete(KEY, fence, completion(10, TTL_MS)).unwrap();
     assert_eq!(ask(), Claim::Duplicate(completion(10, TTL_MS)));
