@@ -450,6 +450,8 @@ impl Console {
                 )
             })?;
             let end = self.log.end(id)?;
+            let at = progress.committed;
+            let failed = progress.attempts.iter().find(|one| one.offset == at);
             let topic = &owner.topic.name;
             let live = snapshots
                 .iter()
@@ -464,6 +466,8 @@ impl Console {
                 lag: end.saturating_sub(progress.committed),
                 held: live.map_or(0, |live| live.held),
                 holder: live.and_then(|live| live.holder.clone()),
+                failed_attempts: failed.map_or(0, |failed| failed.count),
+                last_error: failed.map(|failed| failed.error.clone()),
             });
         }
         partitions.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));

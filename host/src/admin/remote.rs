@@ -9,7 +9,7 @@ use ureq::Agent;
 use ureq::http::{Response, StatusCode};
 
 use super::error::{Code, Error};
-use super::guard::REQUEST_TIME_MAX;
+use super::guard::{REQUEST_TIME_MAX, is_loopback};
 use super::token::Token;
 use super::wire::{
     CreateTopic, DeadLetter, DeadLetterFilter, DeadLetterList, GroupDescription, GroupSummary,
@@ -33,11 +33,12 @@ impl Remote {
     /// `url` as in `http://127.0.0.1:4180`. Nothing is sent yet.
     pub fn new(url: &str, token: Token) -> Result<Self, Error> {
         let base = url.trim_end_matches('/');
-        if !base.starts_with("http://") || base.len() == "http://".len() {
+        // The token never goes over a network in the clear; and the port answers to no other name.
+        if !base.strip_prefix("http://").is_some_and(is_loopback) {
             return Err(Error::new(
                 Code::Invalid,
                 format!("{url:?} is not the address of an admin port"),
-                "write it as http://127.0.0.1:4180; https is not spoken in this version, use a tunnel",
+                "write it as http://127.0.0.1:4180; reach another machine's through a tunnel (ssh -L 4180:127.0.0.1:4180)",
             ));
         }
         let agent = Agent::config_builder()
@@ -234,7 +235,15 @@ mod tests {
     #[test]
     fn an_address_that_is_none_is_refused_with_an_example() {
         let token = || Token::from_text("t").unwrap();
-        for bad in ["", "127.0.0.1:4180", "https://127.0.0.1", "http://"] {
+        for bad in [
+            "",
+            "127.0.0.1:4180",
+            "https://127.0.0.1",
+            "http://",
+            "http://evil.example:4180",
+            "http://127.0.0.1@evil.example",
+            "http://127.0.0.1:4180/path",
+        ] {
             let error = Remote::new(bad, token()).err().unwrap();
             assert!(error.help.contains("http://127.0.0.1:4180"), "{bad}");
         }

@@ -175,6 +175,10 @@ pub struct GroupPartition {
     pub lag: u64,
     /// Messages read and not finished, when a host runs.
     pub held: u64,
+    /// Of the message at `committed`: attempts that failed, as the log remembers them.
+    pub failed_attempts: u32,
+    /// Of the last of them.
+    pub last_error: Option<String>,
     pub holder: Option<Holder>,
 }
 

@@ -44,9 +44,8 @@ pub(super) fn named_data_dir(argument: Option<&Path>) -> Option<PathBuf> {
 impl Streams {
     /// `WASMILL_URL` first; then the directory itself; when a process holds that, its admin port.
     pub(super) fn open(data_dir: &Path, if_absent: IfAbsent) -> Result<Self, Error> {
-        if let Some(url) = variable("WASMILL_URL") {
-            let token = token(data_dir)?;
-            return Ok(Self::There(Remote::new(&url, token)?));
+        if let Some(url) = url() {
+            return Ok(Self::There(Remote::new(&url, token(data_dir)?)?));
         }
         let log_dir = data_dir.join(LOG_DIR);
         if if_absent == IfAbsent::Refuse && !log_dir.exists() {
@@ -182,6 +181,11 @@ impl Streams {
     }
 }
 
+/// `WASMILL_URL`.
+pub(super) fn url() -> Option<String> {
+    variable("WASMILL_URL")
+}
+
 /// `WASMILL_TOKEN`, or the token file of the directory.
 fn token(data_dir: &Path) -> Result<Token, Error> {
     if let Some(text) = variable("WASMILL_TOKEN") {
@@ -210,4 +214,116 @@ fn token(data_dir: &Path) -> Result<Token, Error> {
 
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::ports::Ports;
+    use crate::telemetry::metrics::Metrics;
+    use std::sync::Arc;
+
+    fn open_log(dir: &Path) -> embedded::Log {
+        embedded::Log::open(dir.join(LOG_DIR), embedded::Options::default()).unwrap()
+    }
+
+    fn ports(dir: &Path, log: embedded::Log) -> Ports {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let console = Arc::new(Console::new(log, Vec::new));
+        Ports::open(dir, any, any, console, Metrics::new().unwrap()).unwrap()
+    }
+
+    fn message(opened: Result<Streams, Error>) -> String {
+        opened.err().unwrap().to_string()
+    }
+
+    #[test]
+    fn a_directory_nobody_holds_is_opened_here() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open_log(dir.path()));
+        let streams = Streams::open(dir.path(), IfAbsent::Refuse).unwrap();
+        assert!(!streams.is_live());
+        assert!(streams.status().unwrap().host.is_none());
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_made_only_by_commands_that_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let absent = dir.path().join("absent");
+        assert!(message(Streams::open(&absent, IfAbsent::Refuse)).contains("absent"));
+        assert!(!absent.exists());
+        assert!(Streams::open(&absent, IfAbsent::Create).is_ok());
+    }
+
+    #[test]
+    fn a_running_host_is_asked_over_its_admin_port() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open_log(dir.path());
+        let ports = ports(dir.path(), log);
+        let streams = Streams::open(dir.path(), IfAbsent::Refuse).unwrap();
+        assert!(streams.is_live());
+        assert_eq!(
+            streams.status().unwrap().host.unwrap().pid,
+            std::process::id()
+        );
+        ports.close();
+    }
+
+    #[test]
+    fn an_address_left_by_a_host_that_was_killed_is_not_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open_log(dir.path()));
+        let stranger = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        stranger.set_nonblocking(true).unwrap();
+        let admin = stranger.local_addr().unwrap();
+        Token::random().write(dir.path()).unwrap();
+        Address {
+            admin,
+            health: admin,
+            pid: 1,
+            version: "0".into(),
+        }
+        .write(dir.path())
+        .unwrap();
+        let streams = Streams::open(dir.path(), IfAbsent::Refuse).unwrap();
+        assert!(streams.status().unwrap().host.is_none());
+        assert!(stranger.accept().is_err(), "the stranger was asked");
+    }
+
+    #[test]
+    fn a_holder_without_an_admin_port_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let _log = open_log(dir.path());
+        let why = message(Streams::open(dir.path(), IfAbsent::Refuse));
+        assert!(
+            why.contains(&format!("process {}", std::process::id())),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn a_holder_that_does_not_answer_is_an_error_that_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let _log = open_log(dir.path());
+        let free = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        Token::random().write(dir.path()).unwrap();
+        Address {
+            admin: free,
+            health: free,
+            pid: 1,
+            version: "0".into(),
+        }
+        .write(dir.path())
+        .unwrap();
+        let streams = Streams::open(dir.path(), IfAbsent::Refuse).unwrap();
+        let error = streams.topics().err().unwrap();
+        assert!(error.to_string().contains(&free.to_string()), "{error}");
+        assert!(
+            error.help().any(|line| line.contains("is it running")),
+            "{error:?}"
+        );
+    }
 }

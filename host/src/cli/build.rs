@@ -46,7 +46,10 @@ pub(super) fn run(build: &Build, out: &mut Out) -> Result<(), Error> {
     let target = build
         .out
         .clone()
-        .unwrap_or_else(|| build.project.join(format!("{name}.wasm")));
+        .unwrap_or_else(|| match build.project.to_str() {
+            Some(".") => PathBuf::from(format!("{name}.wasm")),
+            _ => build.project.join(format!("{name}.wasm")),
+        });
     replace(&target, &component)?;
     let inspection = inspect(&target).map_err(|why| Error::failed(why.to_string(), ""))?;
     if let Format::Json = build.output {

@@ -9,6 +9,8 @@ use super::position::MessagePlace;
 use super::{Place, text};
 use crate::admin::time;
 use crate::admin::wire::{Blob, DeadLetter, DeadLetterFilter};
+use crate::expression::nearest;
+use crate::telemetry::labels::{DeadLetterReason, Label};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Dlq {
@@ -82,7 +84,7 @@ fn list(list: List, place: &Place, out: &mut Out) -> Result<(), Error> {
             "POSITION", "FAILED", "PIPELINE", "REASON", "ATTEMPTS", "KEY", "ERROR",
         ],
         rows,
-        "no dead letters",
+        &nothing(filter.reason.as_deref()),
     )?;
     if found.more {
         out.line(
@@ -97,6 +99,20 @@ fn list(list: List, place: &Place, out: &mut Out) -> Result<(), Error> {
         ))?;
     }
     Ok(())
+}
+
+/// Why there may be nothing to list.
+fn nothing(reason: Option<&str>) -> String {
+    let Some(reason) = reason.filter(|reason| DeadLetterReason::named(reason).is_none()) else {
+        return "no dead letters".to_owned();
+    };
+    let known = DeadLetterReason::ALL.iter().map(|known| known.as_str());
+    let meant = nearest(reason, known).map(|meant| format!("; did you mean {meant}?"));
+    format!(
+        "no dead letters, and {} is no reason this version knows{}",
+        text::escape(reason),
+        meant.unwrap_or_default()
+    )
 }
 
 fn show(wanted: &str, place: &Place, output: Format, out: &mut Out) -> Result<(), Error> {

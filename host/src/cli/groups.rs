@@ -79,6 +79,16 @@ fn describe(group: &str, place: &Place, output: Format, out: &mut Out) -> Result
         if let Some(holder) = &one.holder {
             out.line("")?;
             status::holder(&one.topic, one.partition, holder, out)?;
+        } else if let Some(error) = &one.last_error {
+            out.line("")?;
+            out.line(format!(
+                "  {}/{}@{} has failed {} times and is tried again when its pipeline runs",
+                text::escape(&one.topic),
+                one.partition,
+                one.committed,
+                one.failed_attempts
+            ))?;
+            out.line(format!("  last error: {}", text::escape(error)))?;
         }
     }
     Ok(())

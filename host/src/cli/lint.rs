@@ -88,7 +88,12 @@ fn show(
         ))?;
     }
     if problems.is_empty() && plugins.is_empty() {
-        out.line(format!("ok: {pipelines} pipelines"))?;
+        let noun = if pipelines == 1 {
+            "pipeline"
+        } else {
+            "pipelines"
+        };
+        out.line(format!("ok: {pipelines} {noun}"))?;
     }
     Ok(())
 }

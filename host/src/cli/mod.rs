@@ -143,6 +143,17 @@ impl Place {
         access::named_data_dir(self.named.as_deref())
     }
 
+    /// What the command looks at, for people.
+    fn described(&self) -> String {
+        match access::url() {
+            Some(url) => format!("asked: {}", text::escape(&url)),
+            None => {
+                let directory = self.data_dir().display().to_string();
+                format!("data directory: {}", text::escape(&directory))
+            }
+        }
+    }
+
     fn streams(&self, if_absent: IfAbsent) -> Result<Streams, Error> {
         Streams::open(&self.data_dir(), if_absent)
     }
@@ -167,4 +178,52 @@ fn parse_size(text: &str) -> Result<u64, String> {
         .and_then(|(number, factor)| number.checked_mul(factor))
         .filter(|bytes| *bytes > 0)
         .ok_or_else(|| "write a size as 64KiB, 128MiB or 10GiB".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_read_with_their_units() {
+        assert_eq!(parse_size("64KiB"), Ok(65_536));
+        assert_eq!(parse_size("7"), Ok(7));
+        for bad in ["", "KiB", "1KB", "1 KiB", "-1", "0", "99999999999TiB"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn options_that_contradict_each_other_are_a_usage_error() {
+        for wrong in [
+            &[
+                "wasmill",
+                "produce",
+                "t",
+                "--key",
+                "a",
+                "--key-expression",
+                "message.key",
+            ][..],
+            &["wasmill", "produce", "t", "text", "--file", "f"],
+            &["wasmill", "consume", "t", "--follow", "--to", "5"],
+            &["wasmill", "topics", "create", "t", "--partitions", "0"],
+            &["wasmill", "run"],
+            &["wasmill", "nonsense"],
+        ] {
+            let error = Cli::try_parse_from(wrong).err().unwrap();
+            assert_eq!(error.exit_code(), i32::from(error::USAGE), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_span_ago_may_begin_with_a_hyphen() {
+        assert!(Cli::try_parse_from(["wasmill", "consume", "t", "--from", "-10m"]).is_ok());
+    }
 }

@@ -51,7 +51,12 @@ pub(super) struct New {
 pub(super) fn run(new: &New, out: &mut Out) -> Result<(), Error> {
     let Language::Rust = new.language;
     check_name(&new.name)?;
-    let folder = new.path.join(&new.name);
+    let here = new.path.as_os_str() == ".";
+    let folder = if here {
+        PathBuf::from(&new.name)
+    } else {
+        new.path.join(&new.name)
+    };
     make_empty(&folder)?;
     for (path, content) in rust_project::FILES {
         write(&folder.join(path), &content.replace("{{name}}", &new.name))?;

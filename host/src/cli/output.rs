@@ -55,14 +55,14 @@ impl Out {
 
     /// One pretty JSON document.
     pub(super) fn json(&mut self, value: &impl Serialize) -> Result<(), Error> {
-        serde_json::to_writer_pretty(&mut self.writer, value).map_err(io::Error::from)?;
-        self.bytes(b"\n")
+        let json = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
+        self.line(text::escape_json(&json))
     }
 
     /// One JSON document on one line.
     pub(super) fn json_line(&mut self, value: &impl Serialize) -> Result<(), Error> {
-        serde_json::to_writer(&mut self.writer, value).map_err(io::Error::from)?;
-        self.bytes(b"\n")
+        let json = serde_json::to_string(value).map_err(io::Error::from)?;
+        self.line(text::escape_json(&json))
     }
 
     /// A table, or `empty` when it has no rows. Cells are escaped and cut here.
@@ -81,6 +81,9 @@ impl Out {
         }
         if !any {
             return self.line(empty);
+        }
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
         }
         for line in table.lines() {
             self.line(line.trim_end())?;

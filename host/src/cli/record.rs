@@ -249,15 +249,15 @@ mod tests {
     #[test]
     fn a_json_line_carries_key_payload_headers_time_and_partition() {
         let line = r#"{"key":"k","payload":{"x":1},"headers":{"a":"b","n":null},"timestamp_ms":5,"partition":2}"#;
-        let records = all(line, shape(true)).unwrap();
-        assert_eq!(payload(&records[0]), br#"{"x":1}"#);
-        assert_eq!(records[0].key, Some(Blob(b"k".to_vec())));
-        assert_eq!(records[0].headers.len(), 2);
-        assert_eq!(records[0].headers[1].value, None);
-        assert_eq!(
-            (records[0].timestamp_ms, records[0].partition),
-            (Some(5), Some(2))
-        );
+        let (record, _) = Reader::new(line.as_bytes(), shape(true))
+            .next(4_096)
+            .unwrap()
+            .unwrap();
+        assert_eq!(payload(&record), br#"{"x":1}"#);
+        assert_eq!(record.key, Some(Blob(b"k".to_vec())));
+        assert_eq!(record.headers.len(), 2);
+        assert_eq!(record.headers[1].value, None);
+        assert_eq!((record.timestamp_ms, record.partition), (Some(5), Some(2)));
     }
 
     #[test]

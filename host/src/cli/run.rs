@@ -47,6 +47,11 @@ pub(super) fn run(run: &Run, place: &Place) -> Result<(), Error> {
         ));
     }
     host::run(&config).map_err(|why| {
+        if !output::stderr_is_terminal() {
+            // Whoever collects these lines parses each of them.
+            tracing::error!(error = %why, "the host ends");
+            return Error::Said;
+        }
         let text = why.to_string();
         // Errors of the rooms below say what to do after a semicolon.
         match text.split_once("; ") {

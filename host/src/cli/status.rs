@@ -23,10 +23,7 @@ pub(super) fn run(status: &Status, place: &Place, out: &mut Out) -> Result<(), E
     if status.output == Format::Json {
         return out.json(&answer);
     }
-    out.line(format!(
-        "data directory: {}",
-        text::escape(&place.data_dir().display().to_string())
-    ))?;
+    out.line(place.described())?;
     show(&answer, time::now_ms(), out)
 }
 

@@ -57,6 +57,28 @@ pub(super) fn escape_lines(text: &str) -> String {
         .join("\n")
 }
 
+/// A JSON document whose strings hold nothing that a terminal would obey: still the same document.
+#[must_use]
+pub(super) fn escape_json(json: &str) -> Cow<'_, str> {
+    // JSON leaves DEL, C1 and what turns text as they are; outside strings only line ends occur.
+    let is_bare = |c: char| c != '\n' && is_unsafe(c);
+    if !json.chars().any(is_bare) {
+        return Cow::Borrowed(json);
+    }
+    let mut out = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if is_bare(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing to a String cannot fail.
+                let _written = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
 /// Cuts `text` for a table cell; what is cut shows as `…`.
 #[must_use]
 pub(super) fn cell(text: &str) -> String {
@@ -115,6 +137,15 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #[test]
+        fn escaped_json_is_the_same_document_and_moves_no_terminal(text in any::<String>(), bidi in "[\u{202a}-\u{202e}\u{e0001}\u{80}-\u{9f}]{0,4}") {
+            let value = serde_json::json!({"text": text, "bidi": bidi});
+            let json = serde_json::to_string_pretty(&value).unwrap();
+            let escaped = escape_json(&json);
+            prop_assert!(!escaped.chars().any(|c| c != '\n' && is_unsafe(c)));
+            prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&escaped).unwrap(), value);
+        }
+
         #[test]
         fn no_bytes_whatever_reach_the_terminal_as_a_control_character(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             prop_assert!(!of_bytes(&bytes).chars().any(is_unsafe));

@@ -525,9 +525,8 @@ mod tests {
             format!(r#"wasmill_messages_published_total{{{own},topic="out"}} 0"#),
             format!(r#"wasmill_messages_published_total{{{own},topic="orders.g.dlq"}} 0"#),
             format!(r#"wasmill_publish_errors_total{{{own},reason="store_unavailable"}} 0"#),
-            format!(
-                r#"wasmill_messages_consumed_total{{consumer_group="g",outcome="success",pipeline="p"}} 0"#
-            ),
+            r#"wasmill_messages_consumed_total{consumer_group="g",outcome="success",pipeline="p"} 0"#
+                .to_owned(),
             format!(r#"wasmill_faults_total{{{own},reason="timeout"}} 0"#),
             format!("wasmill_retries_total{{{own}}} 0"),
             format!(r#"wasmill_dead_letters_total{{{own},reason="rejected"}} 0"#),
