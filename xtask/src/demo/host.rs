@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::flights::{DEAD_LETTERS, OUTPUTS, SOURCE};
+use crate::guests::plugins_dir;
 use crate::process::{Error, Program, Running, program, root, target_dir};
 
 const START_MAX: Duration = Duration::from_secs(60);
@@ -58,6 +59,7 @@ impl Host {
             .env("WASMILL_DATA_DIR", data_dir)
             .env("WASMILL_ADMIN", admin)
             .env("WASMILL_HEALTH", health)
+            .env("WASMILL_PLUGINS", plugins_dir())
             .spawn(&log)?;
         let mut host = Self {
             binary,
@@ -84,7 +86,7 @@ impl Host {
 
     /// Publishes the JSON lines in `file`.
     pub(crate) fn produce(&self, topic: &str, file: &Path) -> Result<(), Error> {
-        self.command(&["produce", topic, "--format", "json", "--file"])
+        self.command(&["produce", topic, "--format", "json-lines", "--file"])
             .arg(file)
             .succeed()
     }
@@ -122,9 +124,9 @@ impl Host {
 
     /// The first dead letter, as `wasmill dlq show` prints it.
     pub(crate) fn one_dead_letter(&self) -> Result<String, Error> {
-        let list = self.json(&["dlq", "list", DEAD_LETTERS])?;
+        let list = self.json(&["dlq", "list", "--topic", DEAD_LETTERS])?;
         let id = first_of(&list, "id").ok_or("there is no dead letter")?;
-        self.command(&["dlq", "show", DEAD_LETTERS, &id]).output()
+        self.command(&["dlq", "show", &id]).output()
     }
 
     /// Asks the host to end and waits until it has.
