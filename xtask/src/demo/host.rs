@@ -167,9 +167,9 @@ impl Host {
 
     fn command(&self, words: &[&str]) -> Program {
         program(&self.binary)
-            .args(words)
             .arg("--data-dir")
             .arg(&self.data_dir)
+            .args(words)
     }
 
     fn json(&self, words: &[&str]) -> Result<Value, Error> {
