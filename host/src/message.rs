@@ -106,7 +106,10 @@ impl<'a> Headers<'a> {
     }
 }
 
-fn split_header(rest: &[u8]) -> Option<(&[u8], Option<&[u8]>, &[u8])> {
+/// Name, value, rest.
+type Split<'a> = (&'a [u8], Option<&'a [u8]>, &'a [u8]);
+
+fn split_header(rest: &[u8]) -> Option<Split<'_>> {
     let (name_len, rest) = rest.split_first_chunk::<2>()?;
     let (value_len, rest) = rest.split_first_chunk::<4>()?;
     let (name, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*name_len)))?;

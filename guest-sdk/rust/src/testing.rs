@@ -208,3 +208,67 @@ mod stand_in {
         with(|host| *host = Default::default());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{clock, config, random, state};
+
+    #[test]
+    fn configuration_is_what_was_set_last() {
+        set_config("currency", "USD");
+        set_config("currency", "EUR");
+        assert_eq!(config::get("currency").as_deref(), Some("EUR"));
+        assert_eq!(config::get("limit"), None);
+        assert_eq!(config::all(), [("currency".to_owned(), "EUR".to_owned())]);
+    }
+
+    #[test]
+    fn state_keeps_sorts_and_forgets() {
+        for key in ["b/2", "a/1", "b/1"] {
+            assert_eq!(state::set(key, key), Ok(()));
+        }
+        assert_eq!(state::get("a/1"), Some(b"a/1".to_vec()));
+        let keys = |limit| -> Vec<String> {
+            let found = state::scan("b/", limit);
+            found.into_iter().map(|(key, _)| key).collect()
+        };
+        assert_eq!(keys(10), ["b/1", "b/2"]);
+        assert_eq!(keys(1), ["b/1"]);
+        state::delete("b/1");
+        assert_eq!(keys(10), ["b/2"]);
+    }
+
+    #[test]
+    fn state_refuses_what_the_host_would_refuse() {
+        assert_eq!(state::set(&"k".repeat(1024), "v"), Ok(()));
+        let too_large = Err(state::Error::TooLarge);
+        assert_eq!(state::set(&"k".repeat(1025), "v"), too_large);
+        assert_eq!(state::set("k", vec![0; 256 * 1024]), Ok(()));
+        assert_eq!(state::set("k", vec![0; 256 * 1024 + 1]), too_large);
+        reset();
+        set_state_limit(4);
+        assert_eq!(state::set("k", "123"), Ok(()));
+        assert_eq!(
+            state::set("k", "321"),
+            Ok(()),
+            "a replaced value counts once"
+        );
+        assert_eq!(state::set("l", ""), Err(state::Error::Full));
+        assert!(Failure::from(state::Error::Full).is_retryable());
+        assert!(Failure::from(state::Error::TooLarge).is_rejected());
+    }
+
+    #[test]
+    fn clock_and_random_are_the_tests_to_set() {
+        assert_eq!(clock::now(), 0);
+        set_clock(1_700_000_000_000);
+        assert_eq!(clock::now(), 1_700_000_000_000);
+        set_random_seed(7);
+        let first = random::bytes(100_000);
+        assert_eq!(first.len(), 100_000);
+        assert_ne!(first, random::bytes(100_000));
+        set_random_seed(7);
+        assert_eq!(first, random::bytes(100_000));
+    }
+}

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::time::Duration;
-use wasmill_sdk::testing::answer_frame;
-use wasmill_sdk::{Failure, Message, Output, Outputs};
+use wasmill_sdk::testing::{LogLine, answer_frame, logs};
+use wasmill_sdk::{Failure, Message, Output, Outputs, log};
 
 /// The vectors whose name starts with `prefix`: name, what it holds, the bytes.
 fn vectors(prefix: &str) -> Vec<(String, Value, Vec<u8>)> {
@@ -101,6 +101,24 @@ fn a_reserve_is_answered_without_calling_the_handler() {
     let (_, _, reserved) = &vectors("reserved")[0];
     let answer = answer_frame(reserve, |_| Err::<(), _>(Failure::rejected("called")));
     assert_eq!(answer.as_ref(), Ok(reserved));
+}
+
+#[test]
+fn a_log_line_names_the_message_it_is_about() {
+    let answer = answer_frame(&batch_of(3), |message| {
+        log::warn!("offset {}", message.offset());
+        Ok::<_, Failure>(())
+    });
+    assert!(answer.is_ok());
+    let abouts: Vec<_> = logs().iter().map(|line| line.about).collect();
+    assert_eq!(abouts, [Some(0), Some(1), Some(2)]);
+    log::info("after the batch");
+    let line = LogLine {
+        level: log::Level::Info,
+        about: None,
+        text: "after the batch".into(),
+    };
+    assert_eq!(logs(), [line]);
 }
 
 #[test]

@@ -415,10 +415,7 @@ impl Console {
             None => topic.partition_for(message.key),
         };
         self.known_partition(topic, partition)?;
-        builders
-            .entry(partition)
-            .or_insert_with(ChunkBuilder::new)
-            .push(&message);
+        builders.entry(partition).or_default().push(&message);
         Ok(())
     }
 

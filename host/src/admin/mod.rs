@@ -11,10 +11,10 @@ pub mod port;
 pub mod ports;
 pub mod remote;
 pub mod routes;
-pub mod time;
-pub mod token;
 #[cfg(test)]
 mod tests;
+pub mod time;
+pub mod token;
 pub mod wire;
 
 pub use error::{Code, Error};

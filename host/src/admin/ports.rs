@@ -113,11 +113,15 @@ impl Ports {
         self.stop.send_replace(true);
         let serving = std::mem::take(&mut self.serving);
         if let Some(runtime) = self.runtime.take() {
-            let ended = runtime.block_on(tokio::time::timeout(CLOSE_TIME_MAX, async {
-                for port in serving {
-                    let _ended = port.await;
-                }
-            }));
+            let ended = runtime.block_on(async {
+                // The timer wants to be made inside the runtime.
+                tokio::time::timeout(CLOSE_TIME_MAX, async {
+                    for port in serving {
+                        let _ended = port.await;
+                    }
+                })
+                .await
+            });
             if ended.is_err() {
                 tracing::warn!("requests to the ports were cut off");
             }

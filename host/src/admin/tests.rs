@@ -35,10 +35,13 @@ fn host() -> Host {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(dir.path().join("log"), Options::default()).unwrap();
     let partitions = NonZeroU32::new(2).unwrap();
-    log.create_topic(&TopicSpec::new("orders", partitions)).unwrap();
+    log.create_topic(&TopicSpec::new("orders", partitions))
+        .unwrap();
     let snapshots = Arc::new(Mutex::new(vec![snapshot(State::Running)]));
     let seen = Arc::clone(&snapshots);
-    let console = Arc::new(Console::new(log.clone(), move || seen.lock().unwrap().clone()));
+    let console = Arc::new(Console::new(log.clone(), move || {
+        seen.lock().unwrap().clone()
+    }));
     let metrics = Metrics::new().unwrap();
     let ports = Ports::open(dir.path(), loopback(), loopback(), console, metrics).unwrap();
     Host {
@@ -88,14 +91,17 @@ impl Host {
     }
 
     fn health(&self, path: &str) -> (u16, String) {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: any.example\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: any.example\r\nConnection: close\r\n\r\n");
         raw(self.ports.address().health, &request)
     }
 }
 
 fn raw(address: SocketAddr, request: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
     // The host may refuse before it has read everything.
     let _sent = stream.write_all(request.as_bytes());
     let mut answer = Vec::new();
@@ -123,7 +129,10 @@ const ROUTES: [(&str, &str); 14] = [
     ("GET", "/v1/topics/orders"),
     ("GET", "/v1/topics/orders/messages?partition=0&offset=0"),
     ("POST", "/v1/topics/orders/messages"),
-    ("GET", "/v1/topics/orders/partitions/0/offset?timestamp_ms=0"),
+    (
+        "GET",
+        "/v1/topics/orders/partitions/0/offset?timestamp_ms=0",
+    ),
     ("GET", "/v1/groups"),
     ("GET", "/v1/groups/g"),
     ("GET", "/v1/dlq"),
@@ -147,7 +156,11 @@ fn no_route_answers_without_the_token_or_with_a_wrong_one() {
             assert!(body.contains("\"unauthorized\""), "{body}");
         }
     }
-    assert_eq!(host.remote().topics().unwrap().len(), 1, "nothing was created");
+    assert_eq!(
+        host.remote().topics().unwrap().len(),
+        1,
+        "nothing was created"
+    );
 }
 
 #[test]
@@ -156,13 +169,21 @@ fn no_route_answers_to_a_foreign_host_name_or_another_site() {
     let bearer = format!("Bearer {}", host.token());
     for (method, path) in ROUTES {
         let rebound = [("Host", "evil.example"), ("Authorization", bearer.as_str())];
-        assert_eq!(host.admin(&request(method, path, &rebound)).0, 403, "{method} {path}");
+        assert_eq!(
+            host.admin(&request(method, path, &rebound)).0,
+            403,
+            "{method} {path}"
+        );
         let foreign = [
             ("Host", "127.0.0.1"),
             ("Authorization", bearer.as_str()),
             ("Origin", "http://evil.example"),
         ];
-        assert_eq!(host.admin(&request(method, path, &foreign)).0, 403, "{method} {path}");
+        assert_eq!(
+            host.admin(&request(method, path, &foreign)).0,
+            403,
+            "{method} {path}"
+        );
     }
 }
 
@@ -172,8 +193,15 @@ fn an_unknown_route_and_a_wrong_method_are_told_apart_with_the_token() {
     let bearer = format!("Bearer {}", host.token());
     let headers = [("Host", "localhost"), ("Authorization", bearer.as_str())];
     assert_eq!(host.admin(&request("GET", "/etc/passwd", &headers)).0, 404);
-    assert_eq!(host.admin(&request("GET", "/v1/topics/%2e%2e%2f%2e%2e", &headers)).0, 404);
-    assert_eq!(host.admin(&request("DELETE", "/v1/topics", &headers)).0, 405);
+    assert_eq!(
+        host.admin(&request("GET", "/v1/topics/%2e%2e%2f%2e%2e", &headers))
+            .0,
+        404
+    );
+    assert_eq!(
+        host.admin(&request("DELETE", "/v1/topics", &headers)).0,
+        405
+    );
 }
 
 #[test]
@@ -197,14 +225,20 @@ fn body_bytes_max() {
 fn head_bytes_max() {
     let host = host();
     let long = "x".repeat(super::port::HEAD_BYTES_MAX);
-    let text = request("GET", "/v1/status", &[("Host", "127.0.0.1"), ("X-Long", &long)]);
+    let text = request(
+        "GET",
+        "/v1/status",
+        &[("Host", "127.0.0.1"), ("X-Long", &long)],
+    );
     assert_eq!(host.admin(&text).0, 431);
 }
 
 #[test]
 fn headers_max() {
     let host = host();
-    let many: Vec<(&str, &str)> = (0..=super::port::HEADERS_MAX).map(|_| ("X-Many", "1")).collect();
+    let many: Vec<(&str, &str)> = (0..=super::port::HEADERS_MAX)
+        .map(|_| ("X-Many", "1"))
+        .collect();
     assert_eq!(host.admin(&request("GET", "/v1/status", &many)).0, 431);
 }
 
@@ -220,7 +254,10 @@ fn a_body_that_is_not_declared_as_json_is_refused() {
         ("Content-Type", "text/plain"),
         ("Content-Length", length.as_str()),
     ];
-    let (status, answer) = host.admin(&format!("{}{body}", request("POST", "/v1/topics", &headers)));
+    let (status, answer) = host.admin(&format!(
+        "{}{body}",
+        request("POST", "/v1/topics", &headers)
+    ));
     assert_eq!(status, 400, "{answer}");
     assert_eq!(host.remote().topics().unwrap().len(), 1);
 }
@@ -231,7 +268,13 @@ fn the_admin_port_leaves_loopback_under_no_circumstances() {
     let log = Log::open(dir.path().join("log"), Options::default()).unwrap();
     let console = Arc::new(Console::new(log, Vec::new));
     let anywhere = "0.0.0.0:0".parse().unwrap();
-    let opened = Ports::open(dir.path(), anywhere, loopback(), console, Metrics::new().unwrap());
+    let opened = Ports::open(
+        dir.path(),
+        anywhere,
+        loopback(),
+        console,
+        Metrics::new().unwrap(),
+    );
     assert!(matches!(opened, Err(ports::Error::NotLoopback(_))));
     assert_eq!(Token::read(dir.path()).unwrap(), None);
 }
@@ -243,9 +286,18 @@ fn a_port_that_is_taken_is_named() {
     let log = Log::open(dir.path().join("log"), Options::default()).unwrap();
     let console = Arc::new(Console::new(log, Vec::new));
     let address = taken.local_addr().unwrap();
-    let opened = Ports::open(dir.path(), address, loopback(), console, Metrics::new().unwrap());
+    let opened = Ports::open(
+        dir.path(),
+        address,
+        loopback(),
+        console,
+        Metrics::new().unwrap(),
+    );
     let error = opened.err().unwrap().to_string();
-    assert!(error.contains(&address.to_string()) && error.contains("host.admin.listen"), "{error}");
+    assert!(
+        error.contains(&address.to_string()) && error.contains("host.admin.listen"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -283,29 +335,50 @@ fn what_is_produced_over_http_reads_back_byte_for_byte() {
         key: Some(Blob(vec![0, 0xff])),
         payload: None,
         headers: vec![
-            Header { name: "h".into(), value: Some(Blob(vec![0xfe])) },
-            Header { name: "n".into(), value: None },
+            Header {
+                name: "h".into(),
+                value: Some(Blob(vec![0xfe])),
+            },
+            Header {
+                name: "n".into(),
+                value: None,
+            },
         ],
         timestamp_ms: Some(7),
         partition: Some(1),
     };
-    let reply = remote.produce("orders", &[binary.clone(), binary.clone()]).unwrap();
+    let reply = remote
+        .produce("orders", &[binary.clone(), binary.clone()])
+        .unwrap();
     assert_eq!(reply.acknowledged, 2);
     let page = remote.read("orders", &from(1, 0)).unwrap();
-    assert_eq!((page.messages.len(), page.next_offset, page.end_offset), (2, 2, 2));
+    assert_eq!(
+        (page.messages.len(), page.next_offset, page.end_offset),
+        (2, 2, 2)
+    );
     let message = page.messages.last().unwrap();
-    assert_eq!((&message.key, &message.payload), (&binary.key, &binary.payload));
-    assert_eq!((&message.headers, message.timestamp_ms), (&binary.headers, 7));
+    assert_eq!(
+        (&message.key, &message.payload),
+        (&binary.key, &binary.payload)
+    );
+    assert_eq!(
+        (&message.headers, message.timestamp_ms),
+        (&binary.headers, 7)
+    );
 }
 
 #[test]
 fn a_key_always_goes_to_the_same_partition_and_messages_keep_their_order() {
     let host = host();
     let remote = host.remote();
-    let records: Vec<Record> = (0..20).map(|n| record(Some("k"), format!("{n}").as_bytes())).collect();
+    let records: Vec<Record> = (0..20)
+        .map(|n| record(Some("k"), format!("{n}").as_bytes()))
+        .collect();
     let reply = remote.produce("orders", &records).unwrap();
     assert_eq!(reply.partitions.len(), 1);
-    let page = remote.read("orders", &from(reply.partitions[0].partition, 0)).unwrap();
+    let page = remote
+        .read("orders", &from(reply.partitions[0].partition, 0))
+        .unwrap();
     let payloads: Vec<String> = page
         .messages
         .iter()
@@ -319,10 +392,21 @@ fn a_page_is_cut_at_the_limit_and_the_next_begins_where_it_ended() {
     let host = host();
     let remote = host.remote();
     let records: Vec<Record> = (0..5)
-        .map(|_| Record { partition: Some(0), ..record(None, b"x") })
+        .map(|_| Record {
+            partition: Some(0),
+            ..record(None, b"x")
+        })
         .collect();
     remote.produce("orders", &records).unwrap();
-    let first = remote.read("orders", &ReadRequest { limit: Some(3), ..from(0, 0) }).unwrap();
+    let first = remote
+        .read(
+            "orders",
+            &ReadRequest {
+                limit: Some(3),
+                ..from(0, 0)
+            },
+        )
+        .unwrap();
     assert_eq!((first.messages.len(), first.next_offset), (3, 3));
     let second = remote.read("orders", &from(0, first.next_offset)).unwrap();
     assert_eq!((second.messages.len(), second.next_offset), (2, 5));
@@ -336,9 +420,18 @@ fn a_long_poll_returns_when_a_message_arrives() {
     let remote = host.remote();
     let other = host.remote();
     let writer = std::thread::spawn(move || {
-        other.produce("orders", &[Record { partition: Some(0), ..record(None, b"x") }])
+        other.produce(
+            "orders",
+            &[Record {
+                partition: Some(0),
+                ..record(None, b"x")
+            }],
+        )
     });
-    let request = ReadRequest { wait_ms: Some(15_000), ..from(0, 0) };
+    let request = ReadRequest {
+        wait_ms: Some(15_000),
+        ..from(0, 0)
+    };
     assert_eq!(remote.read("orders", &request).unwrap().messages.len(), 1);
     writer.join().unwrap().unwrap();
 }
@@ -347,12 +440,19 @@ fn a_long_poll_returns_when_a_message_arrives() {
 fn all_records_of_a_request_are_written_or_none() {
     let host = host();
     let remote = host.remote();
-    let bad = Record { partition: Some(9), ..record(None, b"x") };
-    let error = remote.produce("orders", &[record(None, b"ok"), bad]).unwrap_err();
+    let bad = Record {
+        partition: Some(9),
+        ..record(None, b"x")
+    };
+    let error = remote
+        .produce("orders", &[record(None, b"ok"), bad])
+        .unwrap_err();
     assert_eq!(error.code, Code::UnknownPartition);
     assert!(error.message.contains("record 1"), "{error}");
     let huge = record(None, &vec![b'x'; 2 << 20]);
-    let error = remote.produce("orders", &[record(None, b"ok"), huge]).unwrap_err();
+    let error = remote
+        .produce("orders", &[record(None, b"ok"), huge])
+        .unwrap_err();
     assert_eq!(error.code, Code::TooLarge);
     assert_eq!(remote.topics().unwrap()[0].messages, 0);
 }
@@ -365,7 +465,10 @@ fn unknown_names_come_with_the_nearest_known_one() {
     assert_eq!(error.code, Code::UnknownTopic);
     assert!(error.help.contains("did you mean orders?"), "{error:?}");
     assert_eq!(remote.group("nobody").unwrap_err().code, Code::UnknownGroup);
-    assert_eq!(remote.dead_letter("nothing").unwrap_err().code, Code::UnknownDeadLetter);
+    assert_eq!(
+        remote.dead_letter("nothing").unwrap_err().code,
+        Code::UnknownDeadLetter
+    );
 }
 
 #[test]
@@ -379,11 +482,25 @@ fn topics_are_created_described_and_not_twice() {
         retention_bytes: None,
     };
     let made = remote.create_topic(&wanted).unwrap();
-    assert_eq!((made.partitions.len(), made.retention_ms), (3, Some(60_000)));
-    assert_eq!(remote.create_topic(&wanted).unwrap_err().code, Code::TopicExists);
-    let bad = CreateTopic { name: "a/b".into(), ..wanted };
+    assert_eq!(
+        (made.partitions.len(), made.retention_ms),
+        (3, Some(60_000))
+    );
+    assert_eq!(
+        remote.create_topic(&wanted).unwrap_err().code,
+        Code::TopicExists
+    );
+    let bad = CreateTopic {
+        name: "a/b".into(),
+        ..wanted
+    };
     assert_eq!(remote.create_topic(&bad).unwrap_err().code, Code::Invalid);
-    let names: Vec<String> = remote.topics().unwrap().into_iter().map(|one: TopicSummary| one.topic).collect();
+    let names: Vec<String> = remote
+        .topics()
+        .unwrap()
+        .into_iter()
+        .map(|one: TopicSummary| one.topic)
+        .collect();
     assert_eq!(names, ["made", "orders"]);
 }
 
@@ -391,18 +508,46 @@ fn topics_are_created_described_and_not_twice() {
 fn groups_show_committed_offsets_and_lag() {
     let host = host();
     let remote = host.remote();
-    let records = vec![Record { partition: Some(1), ..record(None, b"x") }; 4];
+    let records = vec![
+        Record {
+            partition: Some(1),
+            ..record(None, b"x")
+        };
+        4
+    ];
     remote.produce("orders", &records).unwrap();
     let group = host.log.group("g").unwrap();
     let partition = host.log.topic("orders").unwrap().partition(1).unwrap();
     let mut value = Vec::new();
-    Progress { committed: 1, ..Progress::default() }.encode(&mut value);
-    let write = LogWrite::Progress { group, partition, value };
-    host.log.commit(Commit { writes: vec![write], ..Commit::default() }).unwrap();
+    Progress {
+        committed: 1,
+        ..Progress::default()
+    }
+    .encode(&mut value);
+    let write = LogWrite::Progress {
+        group,
+        partition,
+        value,
+    };
+    host.log
+        .commit(Commit {
+            writes: vec![write],
+            ..Commit::default()
+        })
+        .unwrap();
     let groups = remote.groups().unwrap();
-    assert_eq!((groups[0].lag, groups[0].pipelines.as_slice()), (3, &["p".to_owned()][..]));
+    assert_eq!(
+        (groups[0].lag, groups[0].pipelines.as_slice()),
+        (3, &["p".to_owned()][..])
+    );
     let described = remote.group("g").unwrap();
-    assert_eq!((described.partitions[0].committed, described.partitions[0].end), (1, 4));
+    assert_eq!(
+        (
+            described.partitions[0].committed,
+            described.partitions[0].end
+        ),
+        (1, 4)
+    );
     assert_eq!(remote.topic("orders").unwrap().groups, ["g"]);
 }
 
@@ -444,19 +589,38 @@ fn dead_letters_are_listed_newest_first_filtered_and_found_by_id_and_place() {
     remote.produce("orders", &[record(None, b"x")]).unwrap();
     let ids = |filter: &DeadLetterFilter| {
         let list = remote.dead_letters(filter).unwrap();
-        let ids: Vec<String> = list.dead_letters.into_iter().filter_map(|one| one.id).collect();
+        let ids: Vec<String> = list
+            .dead_letters
+            .into_iter()
+            .filter_map(|one| one.id)
+            .collect();
         (ids, list.more)
     };
     let all = DeadLetterFilter::default();
-    assert_eq!(ids(&all), (vec!["third".into(), "second".into(), "first".into()], false));
-    let of_p = DeadLetterFilter { pipeline: Some("p".into()), ..all.clone() };
+    assert_eq!(
+        ids(&all),
+        (vec!["third".into(), "second".into(), "first".into()], false)
+    );
+    let of_p = DeadLetterFilter {
+        pipeline: Some("p".into()),
+        ..all.clone()
+    };
     assert_eq!(ids(&of_p), (vec!["third".into(), "first".into()], false));
-    let one = DeadLetterFilter { limit: Some(1), ..all.clone() };
+    let one = DeadLetterFilter {
+        limit: Some(1),
+        ..all.clone()
+    };
     assert_eq!(ids(&one), (vec!["third".into()], true));
     let found = remote.dead_letter("second").unwrap();
     assert_eq!(found.position, "orders.g.dlq/0@1");
     assert_eq!(remote.dead_letter_at("orders.g.dlq", 0, 1).unwrap(), found);
-    assert_eq!(remote.dead_letter_at("orders.g.dlq", 0, 9).unwrap_err().code, Code::UnknownDeadLetter);
+    assert_eq!(
+        remote
+            .dead_letter_at("orders.g.dlq", 0, 9)
+            .unwrap_err()
+            .code,
+        Code::UnknownDeadLetter
+    );
     assert_eq!(remote.status().unwrap().dead_letters[0].messages, 3);
 }
 
@@ -473,7 +637,13 @@ fn status_shows_the_host_the_store_and_the_pipelines() {
 fn readyz_is_503_with_the_reason_until_every_pipeline_runs() {
     let host = host();
     assert_eq!(host.health("/readyz").0, 200);
-    for state in [State::Starting, State::Blocked, State::Draining, State::Stopped, State::Failed] {
+    for state in [
+        State::Starting,
+        State::Blocked,
+        State::Draining,
+        State::Stopped,
+        State::Failed,
+    ] {
         *host.snapshots.lock().unwrap() = vec![snapshot(State::Running), snapshot(state)];
         let (status, body) = host.health("/readyz");
         assert_eq!(status, 503, "{state:?}");
@@ -485,7 +655,12 @@ fn readyz_is_503_with_the_reason_until_every_pipeline_runs() {
 #[test]
 fn the_health_port_has_three_routes_and_nothing_else() {
     let host = host();
-    for path in ["/", "/v1/status", "/v1/topics/orders/messages?partition=0&offset=0", "/metrics/x"] {
+    for path in [
+        "/",
+        "/v1/status",
+        "/v1/topics/orders/messages?partition=0&offset=0",
+        "/metrics/x",
+    ] {
         assert_eq!(host.health(path).0, 404, "{path}");
     }
     assert_eq!(host.health("/livez").0, 200);
@@ -499,7 +674,9 @@ fn a_scrape_reads_the_age_of_the_oldest_message_from_the_log() {
         timestamp_ms: Some(host.log.now_ms() - 90_000),
         ..record(None, b"x")
     };
-    host.remote().produce("orders", &[old.clone(), old]).unwrap();
+    host.remote()
+        .produce("orders", &[old.clone(), old])
+        .unwrap();
     let (status, body) = host.health("/metrics");
     assert_eq!(status, 200);
     let age = body
@@ -521,11 +698,18 @@ fn connections_max() {
     let mut one_more = TcpStream::connect(admin).unwrap();
     let status = request("GET", "/v1/status", &[("Host", "127.0.0.1")]);
     one_more.write_all(status.as_bytes()).unwrap();
-    one_more.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    one_more
+        .set_read_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
     let mut answer = [0; 12];
-    assert!(one_more.read(&mut answer).is_err(), "served above the limit");
+    assert!(
+        one_more.read(&mut answer).is_err(),
+        "served above the limit"
+    );
     drop(idle);
-    one_more.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    one_more
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
     one_more.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"HTTP/1.1 401");
 }

@@ -148,7 +148,7 @@ fn compile(project: &Path, name: &str) -> Result<PathBuf, Error> {
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter_map(|message| module_of(&message, project))
-        .last();
+        .next_back();
     made.ok_or_else(|| {
         Error::failed(
             format!("{name} builds, but makes no WebAssembly module"),

@@ -156,7 +156,7 @@ fn memory(config: &Config, pipeline: &Pipeline, checked: &Checked, problems: &mu
         .get("limits")
         .and_then(|limits| limits.place_of("memory"));
     let place = limits.or(handler.place_of("concurrency"));
-    let Some(place) = place.or(checked.place.as_ref()) else {
+    let Some(place) = place.or(checked.place_of("name")) else {
         return;
     };
     let host = config.host.guest_memory;
@@ -236,20 +236,19 @@ fn own_topics(pipeline: &Pipeline, checked: &Checked, problems: &mut Problems) {
 /// Finds pipelines that feed each other in a circle (§13.2). A circle can be meant, when a handler ends it.
 fn cycles(config: &Config, built: &[Built], problems: &mut Problems) {
     let pipelines = &config.pipelines;
-    let feeds = |from: &Pipeline, to: &Pipeline| {
-        from.outputs
-            .iter()
-            .any(|o| to.source.topics.contains(&o.topic))
+    let mut readers: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (at, pipeline) in pipelines.iter().enumerate() {
+        for topic in &pipeline.source.topics {
+            readers.entry(topic).or_default().push(at);
+        }
+    }
+    let fed = |(at, from): (usize, &Pipeline)| {
+        let topics = from.outputs.iter().map(|o| o.topic.as_str());
+        let fed = topics.filter_map(|topic| readers.get(topic)).flatten();
+        let fed: BTreeSet<usize> = fed.copied().filter(|to| *to != at).collect();
+        fed.into_iter().collect()
     };
-    let next: Vec<Vec<usize>> = pipelines
-        .iter()
-        .enumerate()
-        .map(|(at, from)| {
-            (0..pipelines.len())
-                .filter(|to| *to != at && pipelines.get(*to).is_some_and(|to| feeds(from, to)))
-                .collect()
-        })
-        .collect();
+    let next: Vec<Vec<usize>> = pipelines.iter().enumerate().map(fed).collect();
     for (start, Built { checked, .. }) in built.iter().enumerate() {
         // Each circle is told once, at its first pipeline.
         let Some(path) = way_back(&next, start) else {
@@ -260,8 +259,16 @@ fn cycles(config: &Config, built: &[Built], problems: &mut Problems) {
             .filter_map(|at| pipelines.get(*at))
             .map(|p| format!("`{}`", p.name))
             .collect();
-        let place = checked.place_of("outputs").or(checked.place.as_ref());
-        let Some(place) = place else { continue };
+        let second = path.get(1).unwrap_or(&start);
+        let topics = pipelines.get(*second).map(|p| &p.source.topics);
+        let outputs = checked.get("outputs").and_then(Checked::named);
+        let feeding = outputs.unwrap_or_default().iter().find(|(_, output)| {
+            let topic = output.get("topic").and_then(Checked::text);
+            topic.is_some_and(|t| topics.is_some_and(|topics| topics.iter().any(|u| u == t)))
+        });
+        let Some(place) = feeding.and_then(|(_, output)| output.place_of("topic")) else {
+            continue;
+        };
         let message = format!(
             "pipelines feed each other in a circle: {} → back",
             names.join(" → ")

@@ -5,7 +5,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::literal::{expected, names, parse, plural, shortened, singular, without_article};
+use super::literal::{
+    expected, names, parse, plural, required, shortened, singular, without_article,
+};
 use super::problem::{Code, Place, Problems};
 use super::scalar::{self, Substituted, Unset};
 use super::shape::{Block, Field, Kind, Need, Rule};
@@ -156,7 +158,7 @@ impl Check<'_> {
         let place = &key.place;
         if let Some(later) = block.later.iter().find(|later| later.name == key.text) {
             let message = format!(
-                "`{}` is not in this version: it has no {}",
+                "`{}` is not in this version, which has no {}",
                 key.text,
                 without_article(later.what)
             );
@@ -170,7 +172,7 @@ impl Check<'_> {
                 .error(Code::Syntax, place, "merge keys are not used here", help);
             return;
         }
-        let message = format!("`{}` is not a key of `{name}`", key.text);
+        let message = format!("`{}` is not a key of `{name}`", shortened(&key.text));
         let near = nearest(&key.text, block.fields.iter().map(|field| field.name));
         let help = match near {
             Some(near) => format!("did you mean `{near}`?"),
@@ -195,7 +197,7 @@ impl Check<'_> {
                 if !is_stood_for(node, field, block) {
                     let place = head(node);
                     let message = format!("`{name}` has no `{}`", field.name);
-                    let help = format!("add `{}:` with {}", field.name, expected(&field.kind));
+                    let help = format!("add `{}:` with {}", field.name, required(&field.kind));
                     self.problems.error(Code::MissingKey, &place, message, help);
                 }
                 Checked::INVALID
@@ -266,7 +268,7 @@ impl Check<'_> {
         let mut values = Vec::with_capacity(entries.len());
         for (key, value) in entries {
             if !(rule.fits)(&key.text) {
-                let message = format!("`{}` is not {}", key.text, rule.what);
+                let message = format!("`{}` is not {}", shortened(&key.text), rule.what);
                 self.problems.error(
                     Code::BadValue,
                     &key.place,
@@ -401,10 +403,13 @@ impl Check<'_> {
             .char_indices()
             .nth(offset)
             .map_or(text.len(), |(at, _)| at);
+        let rest = text.get(at..).unwrap_or_default();
+        let word = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
+        let word = word.unwrap_or(rest.len()).max(1).min(rest.len());
         let start = (span.start + lead + at).min(span.end);
         Place {
             file: node.place.file,
-            span: start..span.end.saturating_sub(lead).max(start),
+            span: start..(start + word).min(span.end),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::check::Value;
 use super::problem::Code;
 use super::scalar;
-use super::shape::{Block, Choice, Kind};
+use super::shape::{Block, Choice, Kind, Need};
 use crate::expression::{Expression, nearest};
 
 /// Why a text is not of a kind.
@@ -195,6 +195,22 @@ pub(super) fn expected(kind: &Kind) -> String {
     }
 }
 
+/// What must be written for a required key.
+pub(super) fn required(kind: &Kind) -> String {
+    let Kind::Block(block) = kind else {
+        return expected(kind);
+    };
+    let required = block
+        .fields
+        .iter()
+        .filter(|field| field.need == Need::Required);
+    let required: Vec<_> = required.map(|field| format!("`{}`", field.name)).collect();
+    if required.is_empty() {
+        return expected(kind);
+    }
+    format!("a map with at least {}", required.join(", "))
+}
+
 /// What several of a kind are called.
 pub(super) fn plural(kind: &Kind) -> String {
     match kind {
@@ -232,10 +248,19 @@ pub(super) fn singular(name: &str) -> &str {
     name.strip_suffix('s').unwrap_or(name)
 }
 
+/// Text of the user as messages show it: on one line, at most so long.
 pub(super) fn shortened(text: &str) -> String {
     const SHOWN: usize = 60;
-    match text.char_indices().nth(SHOWN) {
-        Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
-        None => text.to_owned(),
+    let plain = |c: char| {
+        if c.is_control() {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            c
+        }
+    };
+    let mut shown: String = text.chars().take(SHOWN).map(plain).collect();
+    if text.chars().nth(SHOWN).is_some() {
+        shown.push('…');
     }
+    shown
 }

@@ -45,7 +45,7 @@ pub struct Loaded {
 
 /// Why there is none, every reason at once; warnings are among them.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the configuration has {} error(s)", problems.iter().filter(|p| p.severity == Severity::Error).count())]
+#[error("the configuration has {} errors; `wasmill lint` shows them", problems.iter().filter(|p| p.severity == Severity::Error).count())]
 pub struct Error {
     pub problems: Vec<Problem>,
     pub sources: Vec<Source>,

@@ -1,8 +1,10 @@
 //! What is wrong with a configuration, and where: for people through [`render`], for programs as JSON.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use miette::{
     Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode,
@@ -70,6 +72,11 @@ pub struct Span {
     pub start: usize,
     pub end: usize,
 }
+
+/// Problems that [`render`] shows; the rest is counted.
+const SHOWN_MAX: usize = 100;
+/// Bytes of a line that a snippet shows; for longer ones the place is told in numbers.
+const SNIPPET_MAX: usize = 300;
 
 /// The text of a configuration file, for snippets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -302,12 +309,18 @@ pub fn render(problems: &[Problem], sources: &[Source], color: bool) -> String {
         .with_width(110)
         .with_context_lines(1);
     let mut out = String::new();
-    for problem in problems {
+    let mut texts: BTreeMap<&Path, Arc<str>> = BTreeMap::new();
+    for problem in problems.iter().take(SHOWN_MAX) {
         let source = sources.iter().find(|source| source.path == problem.file);
-        let report = Report {
-            problem,
-            source: source.map(|s| NamedSource::new(s.path.display().to_string(), s.text.clone())),
-        };
+        let source = source
+            .filter(|source| fits(&source.text, problem))
+            .map(|source| {
+                let text = texts
+                    .entry(&source.path)
+                    .or_insert_with(|| printable(&source.text).into());
+                NamedSource::new(source.path.display().to_string(), Arc::clone(text))
+            });
+        let report = Report { problem, source };
         if handler.render_report(&mut out, &report).is_err() {
             out.push_str(&problem.to_string());
         }
@@ -332,11 +345,42 @@ pub fn render(problems: &[Problem], sources: &[Source], color: bool) -> String {
         .filter(|(n, _)| *n > 0)
         .map(|(n, one)| plural(*n, one))
         .collect();
+    if problems.len() > SHOWN_MAX {
+        out.push_str("only the first ");
+        out.push_str(&SHOWN_MAX.to_string());
+        out.push_str(" are shown\n");
+    }
     if !counts.is_empty() {
         out.push_str(&counts.join(", "));
         out.push('\n');
     }
     out
+}
+
+/// Whether the lines around a problem are short enough to be shown.
+fn fits(text: &str, problem: &Problem) -> bool {
+    let lines = text.lines().skip(problem.line.saturating_sub(2)).take(3);
+    let within = problem
+        .span
+        .is_none_or(|span| span.end - span.start <= SNIPPET_MAX);
+    within && lines.map(str::len).max().unwrap_or(0) <= SNIPPET_MAX
+}
+
+/// The text with nothing in it that would control a terminal; every byte stays where it is.
+fn printable(text: &str) -> String {
+    let plain = |c: char| !c.is_control() || matches!(c, '\n' | '\t' | '\r');
+    let replaced = |c: char| {
+        if plain(c) {
+            String::from(c)
+        } else {
+            "?".repeat(c.len_utf8())
+        }
+    };
+    if text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        text.chars().map(replaced).collect()
+    }
 }
 
 impl fmt::Display for Problem {
@@ -360,13 +404,18 @@ fn display<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error>
 #[derive(Debug)]
 struct Report<'a> {
     problem: &'a Problem,
-    source: Option<NamedSource<String>>,
+    source: Option<NamedSource<Arc<str>>>,
 }
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.source.is_none() {
-            write!(f, "{}: ", self.problem.file.display())?;
+        match (&self.source, self.problem.line) {
+            (Some(_), _) => {}
+            (None, 0) => write!(f, "{}: ", self.problem.file.display())?,
+            (None, line) => {
+                let (file, column) = (self.problem.file.display(), self.problem.column);
+                write!(f, "{file}:{line}:{column}: ")?;
+            }
         }
         f.write_str(&self.problem.message)
     }
@@ -396,7 +445,7 @@ impl Diagnostic for Report<'_> {
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let span = self.problem.span?;
+        let span = self.problem.span.filter(|_| self.source.is_some())?;
         let label = LabeledSpan::new(None, span.start, span.end.saturating_sub(span.start));
         Some(Box::new(std::iter::once(label)))
     }

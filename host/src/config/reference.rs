@@ -121,7 +121,9 @@ fn takes(kind: &Kind) -> String {
             let written = |ms: &u64| written_duration(Duration::from_millis(*ms));
             format!("duration, {} to {}", written(min), written(max))
         }
-        Kind::Size { min, max } => format!("size, {} to {}", written_size(*min), written_size(*max)),
+        Kind::Size { min, max } => {
+            format!("size, {} to {}", written_size(*min), written_size(*max))
+        }
         Kind::Texts { max } => format!("map from names to texts, at most {max}"),
         _ => expected(kind),
     }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
 
+use super::literal::shortened;
 use super::problem::{Code, Place, Problems};
 
 /// Bytes of one file.
@@ -130,8 +131,9 @@ impl Composer<'_> {
     /// `None` when there is no point in going on.
     fn event(&mut self, event: Event<'_>, span: &Span) -> Option<()> {
         let place = self.place(span);
-        if let Some(tag) = event.tag() {
-            let message = format!("tags such as `{tag}` are not used here");
+        if event.tag().is_some() {
+            let place = span.tag_span().map_or(place, |span| self.place(&span));
+            let message = "tags are not used here";
             self.problems
                 .error(Code::Syntax, &place, message, "remove the tag");
             return None;
@@ -275,7 +277,7 @@ impl Composer<'_> {
                     self.problems.error(
                         Code::DuplicateKey,
                         &node.place,
-                        format!("the key `{text}` is there twice"),
+                        format!("the key `{}` is there twice", shortened(&text)),
                         help,
                     );
                 }

@@ -211,6 +211,12 @@ fn syntax(source: &str, errors: &cel::ParseErrors) -> ParseError {
     let offset: usize = before.map(|line| line.chars().count()).sum();
     let offset = offset + usize::try_from(column).unwrap_or(0);
     let message = first.msg.lines().next().unwrap_or_default();
+    let message = message.strip_prefix("Syntax error: ").unwrap_or(message);
+    let message = message.split(" expecting ").next().unwrap_or(message);
+    let message = match message {
+        "mismatched input '<EOF>'" => "it ends too early",
+        other => other,
+    };
     ParseError::new(format!("not an expression: {message}"), offset)
 }
 

@@ -103,7 +103,7 @@ impl Rewrite<'_> {
                 {
                     let known: Vec<_> = FUNCTIONS.iter().chain(&MACROS).copied().collect();
                     let message = unknown("function", name, &known);
-                    return Err(self.error(id, message));
+                    return Err(self.call_error(id, name, message));
                 }
                 call.target
                     .iter_mut()
@@ -212,8 +212,14 @@ impl Rewrite<'_> {
                     },
                 ],
             ) => Ok(Some(Read::Header(name.inner().to_owned()))),
-            ("header", _) => Err(self.error(id, "header takes one name in quotes".into())),
-            (other, _) => Err(self.error(id, unknown("function of `message`", other, &["header"]))),
+            ("header", _) => {
+                let message = "`message.header` takes one name in quotes".into();
+                Err(self.call_error(id, "header", message))
+            }
+            (other, _) => {
+                let message = unknown("function of `message`", other, &["header"]);
+                Err(self.call_error(id, other, message))
+            }
         }
     }
 
@@ -229,6 +235,17 @@ impl Rewrite<'_> {
             }),
             _ => Ok(None),
         }
+    }
+
+    /// An error at the name of a call; the place of the call itself is its parenthesis.
+    fn call_error(&self, id: u64, name: &str, message: String) -> ParseError {
+        let mut error = self.error(id, message);
+        let before: String = self.source.source.chars().take(error.offset).collect();
+        if before.trim_end().ends_with(name) {
+            let offset = before.trim_end().chars().count() - name.chars().count();
+            error = ParseError::new(error.message, offset);
+        }
+        error
     }
 
     fn error(&self, id: u64, message: String) -> ParseError {

@@ -224,18 +224,18 @@ fn unknown_names_are_refused_when_parsed_with_the_nearest_name() {
         ),
         (
             "sting(message.json.a)",
-            6,
+            1,
             "unknown function `sting`; did you mean `string`?",
         ),
         (
             "message.haeder(\"a\")",
-            15,
+            9,
             "unknown function of `message` `haeder`; did you mean `header`?",
         ),
         (
             "message.header(message.key)",
-            15,
-            "header takes one name in quotes",
+            9,
+            "`message.header` takes one name in quotes",
         ),
         ("message.header", 8, "write message.header(\"name\")"),
     ] {
@@ -456,24 +456,36 @@ fn same(ours: &tree::Json, theirs: &serde_json::Value) -> bool {
     }
 }
 
-/// The bound is loose enough for any build on a busy machine; docs/performance.md has the figure.
+/// The least time of one evaluation.
+fn least(mut evaluate: impl FnMut()) -> std::time::Duration {
+    let round = |_| {
+        let start = std::time::Instant::now();
+        (0..200).for_each(|_| evaluate());
+        start.elapsed() / 200
+    };
+    (0..20).map(round).min().unwrap()
+}
+
+/// The budget itself (200 ns) is measured by the bench; this fails when keys fall back to a parse.
 #[test]
-fn a_key_of_five_fields_costs_no_parse() {
+fn a_key_of_five_fields_costs_a_fraction_of_a_parse() {
     let expression = Expression::parse(FLIGHT_KEY).unwrap();
-    let payload = r#"{"year":2013,"month":1,"day":1,"dep_time":517,"sched_dep_time":515,"dep_delay":2,"arr_time":830,"sched_arr_time":819,"arr_delay":11,"carrier":"UA","flight":1545,"tailnum":"N14228","origin":"EWR","dest":"IAH","air_time":227,"distance":1400,"hour":5,"minute":15,"time_hour":"2013-01-01T10:00:00Z"}"#;
-    let message = json(payload);
-    let mut scratch = Vec::with_capacity(64);
-    let best = (0..20)
-        .map(|_| {
-            let start = std::time::Instant::now();
-            for _ in 0..1000 {
-                let value = expression.evaluate(std::hint::black_box(&message), &mut scratch);
-                std::hint::black_box(value.is_ok());
-            }
-            start.elapsed() / 1000
-        })
-        .min()
-        .unwrap();
-    println!("key of five fields on {} B: {best:?}", payload.len());
-    assert!(best < std::time::Duration::from_micros(20), "{best:?}");
+    let message = json(FLIGHT);
+    let mut out = Vec::with_capacity(64);
+    let scanned = least(|| {
+        out.clear();
+        expression
+            .canonical(std::hint::black_box(&message), &mut out)
+            .unwrap();
+    });
+    let interpreted = least(|| {
+        out.clear();
+        expression
+            .interpret(std::hint::black_box(&message), &mut out)
+            .unwrap();
+    });
+    assert!(
+        scanned * 4 < interpreted,
+        "{scanned:?} against {interpreted:?}"
+    );
 }

@@ -9,14 +9,14 @@ use rand::rngs::SmallRng;
 use crate::pipeline::run::Clock;
 
 #[derive(Debug)]
-pub struct System {
+pub(super) struct System {
     begin: Instant,
     random: SmallRng,
 }
 
 impl System {
     #[must_use]
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             begin: Instant::now(),
             random: SmallRng::from_rng(&mut rand::rng()),
@@ -38,7 +38,7 @@ impl Clock for System {
     }
 }
 
-pub fn unix_ms() -> i64 {
+pub(super) fn unix_ms() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as i64)

@@ -7,11 +7,11 @@ use crate::connector::embedded::{Commit, Error, Log, Write};
 use super::start::Running;
 
 /// From so many unclean exits on, the replayed window is suspect.
-pub const UNCLEAN_EXITS_SUSPECT: u32 = 2;
+pub(super) const UNCLEAN_EXITS_SUSPECT: u32 = 2;
 const KEY: &[u8] = b"host/unclean-exits";
 
 #[derive(Debug)]
-pub struct Lifetime {
+pub(super) struct Lifetime {
     unclean: u32,
     /// The count on disk already says that this host got through.
     passed: bool,
@@ -19,7 +19,7 @@ pub struct Lifetime {
 
 impl Lifetime {
     /// Counts this start as unclean until [`Lifetime::end`] says otherwise.
-    pub fn begin(log: &Log) -> Result<Self, Error> {
+    pub(super) fn begin(log: &Log) -> Result<Self, Error> {
         let stored = log.meta_get(KEY)?;
         let unclean = stored
             .and_then(|bytes| <[u8; 4]>::try_from(&*bytes).ok())
@@ -39,12 +39,12 @@ impl Lifetime {
 
     /// True when the replayed window must run one delivery at a time.
     #[must_use]
-    pub const fn is_suspect(&self) -> bool {
+    pub(super) const fn is_suspect(&self) -> bool {
         self.unclean >= UNCLEAN_EXITS_SUSPECT
     }
 
     /// When everything that an earlier host may have called is settled, its exits no longer count.
-    pub fn tick(&mut self, log: &Log, pipelines: &[Running]) {
+    pub(super) fn tick(&mut self, log: &Log, pipelines: &[Running]) {
         if self.passed || self.unclean == 0 || !pipelines.iter().all(Running::has_passed_replay) {
             return;
         }
@@ -57,7 +57,7 @@ impl Lifetime {
     }
 
     /// A clean end.
-    pub fn end(&self, log: &Log) -> Result<(), Error> {
+    pub(super) fn end(&self, log: &Log) -> Result<(), Error> {
         write(log, 0)
     }
 }

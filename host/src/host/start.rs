@@ -28,14 +28,14 @@ use super::table::LogTable;
 use super::watch::{Watch, WorkerWatch};
 
 /// What a dead letter's headers may add to its message, bytes.
-pub const DEAD_LETTER_ROOM: u32 = 8 * 1024;
+pub(super) const DEAD_LETTER_ROOM: u32 = 8 * 1024;
 /// Messages in one call of a handler that only computes.
-pub const BATCH_DEFAULT: u32 = 256;
+pub(super) const BATCH_DEFAULT: u32 = 256;
 
 /// A started pipeline.
 #[derive(Debug)]
-pub struct Running {
-    pub watch: Arc<Watch>,
+pub(super) struct Running {
+    pub(super) watch: Arc<Watch>,
     name: String,
     control: Arc<Control>,
     workers: Vec<JoinHandle<Result<(), Halt>>>,
@@ -53,7 +53,7 @@ struct Place {
 }
 
 /// Starts all pipelines, or none.
-pub fn pipelines(
+pub(super) fn pipelines(
     config: &Config,
     log: &Log,
     metrics: &Metrics,
@@ -280,13 +280,13 @@ impl Started {
 }
 
 impl Running {
-    pub fn drain(&self) {
+    pub(super) fn drain(&self) {
         self.control.drain();
         self.watch.enter(State::Draining, None);
         self.wake();
     }
 
-    pub fn abort(&self) {
+    pub(super) fn abort(&self) {
         self.control.abort();
         self.wake();
     }
@@ -298,7 +298,7 @@ impl Running {
     }
 
     #[must_use]
-    pub fn alive(&self) -> usize {
+    pub(super) fn alive(&self) -> usize {
         self.workers
             .iter()
             .filter(|worker| !worker.is_finished())
@@ -306,12 +306,12 @@ impl Running {
     }
 
     #[must_use]
-    pub fn is_alive(&self) -> bool {
+    pub(super) fn is_alive(&self) -> bool {
         self.alive() > 0
     }
 
     /// Notices workers that ended by themselves. One that halts stops its pipeline: the others are drained.
-    pub fn look_after(&mut self) {
+    pub(super) fn look_after(&mut self) {
         let (ended, alive): (Vec<_>, Vec<_>) = std::mem::take(&mut self.workers)
             .into_iter()
             .partition(JoinHandle::is_finished);
@@ -334,7 +334,7 @@ impl Running {
 
     /// Everything that an earlier host may have called is settled.
     #[must_use]
-    pub fn has_passed_replay(&self) -> bool {
+    pub(super) fn has_passed_replay(&self) -> bool {
         let snapshot = self.watch.snapshot();
         self.replay_until.iter().all(|(topic, number, until)| {
             snapshot.partitions.iter().any(|partition| {

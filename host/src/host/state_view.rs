@@ -9,18 +9,18 @@ use crate::plugin::StateView;
 
 /// Bytes of keys and values of a pipeline's state, over all its workers, against `allow.state.max_size`.
 #[derive(Debug)]
-pub struct Usage {
-    pub used: AtomicU64,
-    pub max: u64,
+pub(super) struct Usage {
+    pub(super) used: AtomicU64,
+    pub(super) max: u64,
 }
 
 /// `partition` in its methods is the index in the worker's list.
-pub struct LogState {
-    pub log: Log,
-    pub group: GroupId,
-    pub partitions: Vec<PartitionId>,
-    pub overlay: Arc<Overlay>,
-    pub usage: Arc<Usage>,
+pub(super) struct LogState {
+    pub(super) log: Log,
+    pub(super) group: GroupId,
+    pub(super) partitions: Vec<PartitionId>,
+    pub(super) overlay: Arc<Overlay>,
+    pub(super) usage: Arc<Usage>,
 }
 
 impl LogState {

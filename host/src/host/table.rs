@@ -4,9 +4,9 @@ use crate::connector::embedded::{GroupId, Log};
 use crate::idempotency::completion::Completion;
 use crate::idempotency::{KeyHash, Table, TableError};
 
-pub struct LogTable {
-    pub log: Log,
-    pub group: GroupId,
+pub(super) struct LogTable {
+    pub(super) log: Log,
+    pub(super) group: GroupId,
 }
 
 impl Table for LogTable {

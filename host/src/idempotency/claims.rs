@@ -18,12 +18,12 @@ use super::completion::Completion;
 /// Locks; a power of two. Workers are as many as cores, so two rarely want the same one.
 const SHARDS: usize = 64;
 
-/// The delivery that claims. The same one may claim again (a retry, a replay, another worker that took
-/// its partition over), which takes the claim from its former self.
+/// The delivery that claims. The same one may claim again (a retry, a replay), which takes the claim from
+/// its former self.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
     pub worker: u16,
-    /// Names the topic's partition uniquely within the group.
+    /// Names the topic's partition uniquely within the worker.
     pub partition: u32,
     pub offset: u64,
 }
@@ -131,19 +131,19 @@ impl Claims {
             State::InProgress {
                 owner: other,
                 waited,
-            } if !other.is_delivery(owner) => {
+            } if *other != owner => {
                 *waited = true;
                 return Ok(Claim::Wait);
             }
             State::Settled {
                 owner: other,
                 completion,
-            } if !other.is_delivery(owner) && completion.expires_at_ms > now_ms => {
+            } if *other != owner && completion.expires_at_ms > now_ms => {
                 return Ok(answer(completion, fingerprint));
             }
             // Itself before (its settlement was not made, or the host would know it as finished), or
             // expired. Who waits goes on waiting for the new claim.
-            State::InProgress { owner: other, .. } => *other = owner,
+            State::InProgress { .. } => {}
             State::Settled { .. } => {
                 entry.state = State::InProgress {
                     owner,
@@ -249,13 +249,6 @@ impl Claims {
     }
 }
 
-impl Owner {
-    /// Whichever worker has it.
-    fn is_delivery(self, other: Self) -> bool {
-        (self.partition, self.offset) == (other.partition, other.offset)
-    }
-}
-
 impl Entry {
     fn in_progress(fence: Fence, owner: Owner) -> Self {
         Self {
@@ -280,3 +273,6 @@ fn answer(completion: &Completion, fingerprint: u64) -> Claim {
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

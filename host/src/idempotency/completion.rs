@@ -80,3 +80,64 @@ impl Completion {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn encoded(completion: &Completion) -> Vec<u8> {
+        let mut out = Vec::new();
+        completion.encode(&mut out);
+        out
+    }
+
+    fn completion() -> impl Strategy<Value = Completion> {
+        let outputs = proptest::option::of(proptest::collection::vec(any::<u8>(), 0..64));
+        let status = prop_oneof![Just(Status::Completed), Just(Status::Failed)];
+        (any::<u64>(), status, any::<i64>(), outputs).prop_map(
+            |(fingerprint, status, expires_at_ms, outputs)| Completion {
+                fingerprint,
+                status,
+                expires_at_ms,
+                outputs,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_completion_reads_back_as_it_was_written(completion in completion()) {
+            let bytes = encoded(&completion);
+            prop_assert_eq!(bytes.len(), 17 + completion.outputs.as_ref().map_or(0, Vec::len));
+            prop_assert_eq!(Completion::decode(&bytes), Ok(completion));
+        }
+
+        #[test]
+        fn a_cut_head_and_garbage_are_errors_and_never_a_panic(
+            completion in completion(), cut in 0usize..17, garbage in proptest::collection::vec(any::<u8>(), 0..40),
+        ) {
+            prop_assert_eq!(Completion::decode(&encoded(&completion)[..cut]), Err(Error::Invalid));
+            if let Ok(read) = Completion::decode(&garbage) {
+                prop_assert_eq!(encoded(&read), garbage);
+            }
+        }
+    }
+
+    #[test]
+    fn a_newer_version_and_unknown_flags_are_refused() {
+        let mut bytes = [0; 17];
+        bytes[0] = 2;
+        assert_eq!(Completion::decode(&bytes), Err(Error::Version(2)));
+        bytes[0] = VERSION | 0x40;
+        assert_eq!(Completion::decode(&bytes), Err(Error::Invalid));
+    }
+
+    #[test]
+    fn bytes_after_a_completion_without_outputs_are_refused() {
+        let mut bytes = [0; 18];
+        bytes[0] = VERSION;
+        assert_eq!(Completion::decode(&bytes), Err(Error::Invalid));
+    }
+}

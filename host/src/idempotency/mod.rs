@@ -49,3 +49,38 @@ pub fn fingerprint_fields<'a>(fields: impl IntoIterator<Item = &'a [u8]>) -> u64
         xxh3_64(&pair)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tombstone_is_not_an_empty_payload() {
+        assert_ne!(fingerprint(None), fingerprint(Some(b"")));
+        assert_ne!(fingerprint(Some(b"a")), fingerprint(Some(b"b")));
+        assert_eq!(fingerprint(Some(b"a")), fingerprint(Some(b"a")));
+    }
+
+    #[test]
+    fn bytes_that_move_from_one_field_to_the_next_change_the_fingerprint() {
+        let of = |fields: &[&'static str]| fingerprint_fields(fields.iter().map(|f| f.as_bytes()));
+        let all = [
+            of(&[]),
+            of(&[""]),
+            of(&["ab"]),
+            of(&["a", "b"]),
+            of(&["b", "a"]),
+            of(&["", "ab"]),
+        ];
+        for (i, a) in all.iter().enumerate() {
+            assert_eq!(all.iter().position(|b| b == a), Some(i));
+        }
+    }
+
+    #[test]
+    fn the_hash_of_a_key_is_stable_because_it_stands_in_the_table() {
+        assert_eq!(hash(b"order-1"), xxhash_rust::xxh3::xxh3_128(b"order-1"));
+        assert_eq!(hash(b""), 0x99aa_06d3_0147_98d8_6001_c324_468d_497f);
+        assert_eq!(fingerprint(Some(b"")), 0x2d06_8005_38d3_94c2);
+    }
+}

@@ -93,8 +93,8 @@ impl DeadLetter<'_> {
         message: &MessageRef<'b>,
         headers: &'b mut HeadersBuf,
     ) -> Option<MessageRef<'b>> {
-        self.write_headers(message, headers)?;
-        Some(MessageRef {
+        let fits = self.write_headers(message, headers);
+        fits.then_some(MessageRef {
             key: message.key,
             payload: message.payload,
             headers: headers.as_headers(),
@@ -102,43 +102,61 @@ impl DeadLetter<'_> {
         })
     }
 
-    fn write_headers(&self, message: &MessageRef, out: &mut HeadersBuf) -> Option<()> {
-        out.clear();
-        let mut has_correlation_id = false;
-        for (name, value) in message.headers.iter() {
-            has_correlation_id |= name == CORRELATION_ID;
-            if !name.starts_with(PREFIX) {
-                out.push(name, value).then_some(())?;
-            }
-        }
-        if !has_correlation_id {
-            out.push(CORRELATION_ID, Some(self.correlation_id.as_bytes()))
-                .then_some(())?;
-        }
-        let id = id(
+    /// The same for every dead letter of one delivery.
+    #[must_use]
+    pub fn id(&self) -> String {
+        id(
             self.group,
             self.origin_topic,
             self.origin_partition,
             self.origin_offset,
-        );
-        let mut push = |name: &str, value: &str| {
-            let name = format!("{PREFIX}{name}");
-            out.push(&name, Some(value.as_bytes())).then_some(())
-        };
-        push("id", &id)?;
-        push("reason", self.reason.as_str())?;
-        push("error", truncated(self.error, ERROR_BYTES_MAX))?;
-        push("attempts", &self.attempts.to_string())?;
-        push("first-failed-at", &rfc3339(self.first_failed_at_ms))?;
-        push("last-failed-at", &rfc3339(self.last_failed_at_ms))?;
-        push("origin-topic", self.origin_topic)?;
-        push("origin-partition", &self.origin_partition.to_string())?;
-        push("origin-offset", &self.origin_offset.to_string())?;
-        push("origin-timestamp", &message.timestamp_ms.to_string())?;
-        push("group", self.group)?;
-        push("pipeline", self.pipeline)?;
-        push("plugin-digest", self.plugin_digest)?;
-        push("redrive-count", &self.redrive_count.to_string())
+        )
+    }
+
+    /// False when there are too many.
+    fn write_headers(&self, message: &MessageRef, out: &mut HeadersBuf) -> bool {
+        out.clear();
+        let original = message.headers.iter();
+        let mut has_correlation_id = false;
+        for (name, value) in original.filter(|(name, _)| !name.starts_with(PREFIX)) {
+            has_correlation_id |= name == CORRELATION_ID;
+            // It fitted among the original's headers.
+            _ = out.push(name, value);
+        }
+        let correlation_id = (!has_correlation_id).then_some((CORRELATION_ID, self.correlation_id));
+        let id = self.id();
+        let added: [(&str, &str); 14] = [
+            ("wasmill-dlq-id", &id),
+            ("wasmill-dlq-reason", self.reason.as_str()),
+            ("wasmill-dlq-error", truncated(self.error, ERROR_BYTES_MAX)),
+            ("wasmill-dlq-attempts", &self.attempts.to_string()),
+            (
+                "wasmill-dlq-first-failed-at",
+                &rfc3339(self.first_failed_at_ms),
+            ),
+            (
+                "wasmill-dlq-last-failed-at",
+                &rfc3339(self.last_failed_at_ms),
+            ),
+            ("wasmill-dlq-origin-topic", self.origin_topic),
+            (
+                "wasmill-dlq-origin-partition",
+                &self.origin_partition.to_string(),
+            ),
+            ("wasmill-dlq-origin-offset", &self.origin_offset.to_string()),
+            (
+                "wasmill-dlq-origin-timestamp",
+                &message.timestamp_ms.to_string(),
+            ),
+            ("wasmill-dlq-group", self.group),
+            ("wasmill-dlq-pipeline", self.pipeline),
+            ("wasmill-dlq-plugin-digest", self.plugin_digest),
+            ("wasmill-dlq-redrive-count", &self.redrive_count.to_string()),
+        ];
+        correlation_id
+            .iter()
+            .chain(&added)
+            .all(|(name, value)| out.push(name, Some(value.as_bytes())))
     }
 }
 
@@ -285,3 +303,6 @@ fn number<T: std::str::FromStr>(headers: Headers, name: &'static str) -> Result<
         .parse()
         .map_err(|_| Error::Unreadable(name))
 }
+
+#[cfg(test)]
+mod tests;

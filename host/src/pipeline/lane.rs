@@ -120,12 +120,18 @@ impl<D: Copy + Ord> Lanes<D> {
 
     /// Puts a delivery into its place in a lane. A lane that was not held may run at once.
     pub fn insert(&mut self, lane: LaneKey, delivery: D) {
-        if !self.lanes.contains_key(&lane) {
-            self.set(lane, State::Ready);
-        }
-        let Some(entry) = self.lanes.get_mut(&lane) else {
-            return;
-        };
+        let Self {
+            lanes, index, turn, ..
+        } = self;
+        let entry = lanes.entry(lane).or_insert_with(|| {
+            *turn += 1;
+            index.insert((Kind::Ready, *turn, lane));
+            Lane {
+                state: State::Ready,
+                place: Some((Kind::Ready, *turn)),
+                queue: VecDeque::new(),
+            }
+        });
         let queue = &mut entry.queue;
         if queue.back().is_none_or(|last| *last < delivery) {
             queue.push_back(delivery);

@@ -3,7 +3,7 @@
 
 use crate::message::MessageRef;
 
-pub fn push(stored: &mut Vec<u8>, name: &str, record: &[u8]) {
+pub(super) fn push(stored: &mut Vec<u8>, name: &str, record: &[u8]) {
     // Output names are at most 64 bytes (config).
     stored.extend_from_slice(&(name.len() as u16).to_le_bytes());
     stored.extend_from_slice(name.as_bytes());
@@ -11,7 +11,7 @@ pub fn push(stored: &mut Vec<u8>, name: &str, record: &[u8]) {
 }
 
 /// Name and record of each, in order; stops at the first that is damaged.
-pub fn iter(mut stored: &[u8]) -> impl Iterator<Item = (&str, &[u8])> {
+pub(super) fn iter(mut stored: &[u8]) -> impl Iterator<Item = (&str, &[u8])> {
     std::iter::from_fn(move || {
         let (len, rest) = stored.split_first_chunk::<2>()?;
         let (name, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*len)))?;

@@ -109,7 +109,8 @@ fn innermost(error: &wasmtime::Error) -> Option<String> {
         .iter()
         .filter_map(|frame| frame.func_name())
         .take(FRAMES_NAMED)
-        .map(|name| escape(name, FRAME_NAME_MAX))
+        .map(|name| format!("{:#}", rustc_demangle::demangle(name)))
+        .map(|name| escape(&name, FRAME_NAME_MAX))
         .collect();
     (!names.is_empty()).then(|| names.join(" < "))
 }

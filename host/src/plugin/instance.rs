@@ -16,9 +16,9 @@ use super::frame::{
     self, Batch, FRAME_VERSION, OutcomeLimits, Outcomes, RESERVE_ABOVE_BYTES, check_reserved,
 };
 use super::guest::{Guest, MemoryAccount, Session};
+use super::load::Loaded;
 use super::lock;
 use super::logs::LogLine;
-use super::plugin::Loaded;
 use super::records::{self, MessageIn, ResultOut};
 use super::state::StateWrite;
 

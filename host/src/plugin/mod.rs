@@ -13,12 +13,8 @@ pub mod frame;
 mod guest;
 mod imports;
 mod instance;
+mod load;
 mod logs;
-#[expect(
-    clippy::module_inception,
-    reason = "the file is about the type of that name"
-)]
-mod plugin;
 mod records;
 mod state;
 #[cfg(test)]
@@ -37,8 +33,8 @@ pub use error::Error;
 pub use fault::{FAULT_MESSAGE_MAX, Fault, FaultKind};
 pub use imports::RANDOM_BYTES_MAX;
 pub use instance::{Instance, RESULT_BYTES_MAX};
+pub use load::{Inspection, PLUGIN_BYTES_MAX, Plugin, inspect};
 pub use logs::{LOG_LINES_HELD_MAX, LOG_TEXT_MAX, LogLevel, LogLine};
-pub use plugin::{Inspection, PLUGIN_BYTES_MAX, Plugin, inspect};
 pub use state::{
     STATE_KEY_MAX, STATE_SCAN_BYTES_MAX, STATE_SCAN_MAX, STATE_VALUE_MAX, STATE_WRITE_BYTES_MAX,
     STATE_WRITES_MAX, StateView, StateWrite,

@@ -1,22 +1,30 @@
 //! Small guests for tests, assembled here, so that they need no Wasm toolchain: each is a framed
 //! handler whose whole behaviour is one function body. Guests in Rust are in plugins/hostile.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use wasm_encoder::{
-    BlockType, CodeSection, ConstExpr, DataSection, ExportKind, ExportSection, Function,
-    FunctionSection, GlobalSection, GlobalType, InstructionSink, MemArg, MemorySection, MemoryType,
-    Module, RefType, TableSection, TableType, TypeSection, ValType,
+    BlockType, CodeSection, ConstExpr, DataSection, EntityType, ExportKind, ExportSection,
+    Function, FunctionSection, GlobalSection, GlobalType, ImportSection, InstructionSink, MemArg,
+    MemorySection, MemoryType, Module, RefType, TableSection, TableType, TypeSection, ValType,
 };
 
 use super::componentize::componentize;
 use super::engine::{Engine, Options};
-use super::plugin::Plugin;
+use super::load::Plugin;
+use super::lock;
+use super::state::StateView;
 use crate::config::valid::{Allow, Limits, StateGrant};
 
 /// Where a fixed reply lies.
-const REPLY_AT: u32 = 64;
+pub(super) const REPLY_AT: u32 = 64;
+/// Where `handle` leaves address and length of its answer.
+pub(super) const ANSWER_AT: i32 = 16;
+/// Where results without content are written; zero beyond it.
+const ACK_AT: u32 = 64 * 1024;
 /// Where arguments are put, page-aligned.
 const HEAP_AT: u32 = 1 << 20;
 const PAGES: u64 = 256;
@@ -43,18 +51,108 @@ pub(super) enum Behaviour {
 
 /// A component with that behaviour.
 pub(super) fn guest(behaviour: &Behaviour) -> Vec<u8> {
-    componentize(&core_module(behaviour, "0.1.0", 1)).unwrap()
+    componentize(&core_module(behaviour)).unwrap()
 }
 
 /// The core module behind [`guest`].
-pub(super) fn core_module(behaviour: &Behaviour, wit_version: &str, frame_version: i32) -> Vec<u8> {
-    let mut types = TypeSection::new();
-    let i = ValType::I32;
-    types.ty().function([i; 4], [i]); // cabi_realloc
-    types.ty().function([i; 2], [i]); // handle
-    types.ty().function([], [i]); // frame-version
-    let mut functions = FunctionSection::new();
-    functions.function(0).function(1).function(2);
+pub(super) fn core_module(behaviour: &Behaviour) -> Vec<u8> {
+    let data = match behaviour {
+        Behaviour::Reply(bytes) => bytes.as_slice(),
+        _ => &[],
+    };
+    Core {
+        data,
+        ..Core::default()
+    }
+    .module(|body| handle(behaviour, body))
+}
+
+/// A function that a core module imports: module, name, number of i32 parameters; it returns an i32.
+pub(super) type CoreImport = (&'static str, &'static str, usize);
+
+/// A core module that exports the framed world.
+pub(super) struct Core<'a> {
+    pub(super) wit_version: &'a str,
+    pub(super) frame_version: i32,
+    pub(super) imports: &'a [CoreImport],
+    /// At address 64.
+    pub(super) data: &'a [u8],
+    /// Forget at each call what was allocated before.
+    pub(super) reset_heap: bool,
+}
+
+impl Default for Core<'_> {
+    fn default() -> Self {
+        Self {
+            wit_version: "0.1.0",
+            frame_version: 1,
+            imports: &[],
+            data: &[],
+            reset_heap: true,
+        }
+    }
+}
+
+impl Core<'_> {
+    /// `handle` is the body of `handle(pointer, length)`; it must leave an address on the stack.
+    pub(super) fn module(&self, handle: impl FnOnce(&mut InstructionSink<'_>)) -> Vec<u8> {
+        let mut module = Module::new();
+        let (types, imports) = self.types_and_imports();
+        let mut functions = FunctionSection::new();
+        functions.function(0).function(1).function(2);
+        module.section(&types).section(&imports).section(&functions);
+        add_table_and_memory(&mut module);
+        let first = self.imports.len() as u32;
+        let interface = format!("wasmill:handler/framed@{}", self.wit_version);
+        let mut exports = ExportSection::new();
+        exports
+            .export("memory", ExportKind::Memory, 0)
+            .export("cabi_realloc", ExportKind::Func, first)
+            .export(&format!("{interface}#handle"), ExportKind::Func, first + 1)
+            .export(
+                &format!("{interface}#frame-version"),
+                ExportKind::Func,
+                first + 2,
+            );
+        let mut handler = Function::new([]);
+        let mut body = handler.instructions();
+        if self.reset_heap {
+            body.i32_const(HEAP_AT as i32).global_set(0);
+        }
+        handle(&mut body);
+        body.end();
+        let mut version = Function::new([]);
+        version.instructions().i32_const(self.frame_version).end();
+        let mut code = CodeSection::new();
+        code.function(&realloc())
+            .function(&handler)
+            .function(&version);
+        let mut data = DataSection::new();
+        data.active(
+            0,
+            &ConstExpr::i32_const(REPLY_AT as i32),
+            self.data.iter().copied(),
+        );
+        module.section(&exports).section(&code).section(&data);
+        module.finish()
+    }
+
+    fn types_and_imports(&self) -> (TypeSection, ImportSection) {
+        let i = ValType::I32;
+        let mut types = TypeSection::new();
+        types.ty().function([i; 4], [i]); // cabi_realloc
+        types.ty().function([i; 2], [i]); // handle
+        types.ty().function([], [i]); // frame-version
+        let mut imports = ImportSection::new();
+        for (index, (module, name, parameters)) in self.imports.iter().enumerate() {
+            types.ty().function(vec![i; *parameters], [i]);
+            imports.import(module, name, EntityType::Function(3 + index as u32));
+        }
+        (types, imports)
+    }
+}
+
+fn add_table_and_memory(module: &mut Module) {
     let mut tables = TableSection::new();
     tables.table(TableType {
         element_type: RefType::FUNCREF,
@@ -71,46 +169,15 @@ pub(super) fn core_module(behaviour: &Behaviour, wit_version: &str, frame_versio
         shared: false,
         page_size_log2: None,
     });
-    let mut globals = GlobalSection::new();
     let mutable = GlobalType {
-        val_type: i,
+        val_type: ValType::I32,
         mutable: true,
         shared: false,
     };
+    let mut globals = GlobalSection::new();
     globals.global(mutable, &ConstExpr::i32_const(HEAP_AT as i32)); // 0: top of the heap
     globals.global(mutable, &ConstExpr::i32_const(1 << 20)); // 1: bytes it may take in one piece
-    let interface = format!("wasmill:handler/framed@{wit_version}");
-    let mut exports = ExportSection::new();
-    exports
-        .export("memory", ExportKind::Memory, 0)
-        .export("cabi_realloc", ExportKind::Func, 0)
-        .export(&format!("{interface}#handle"), ExportKind::Func, 1)
-        .export(&format!("{interface}#frame-version"), ExportKind::Func, 2);
-    let mut code = CodeSection::new();
-    code.function(&realloc());
-    code.function(&handle(behaviour));
-    let mut version = Function::new([]);
-    version.instructions().i32_const(frame_version).end();
-    code.function(&version);
-    let mut data = DataSection::new();
-    if let Behaviour::Reply(bytes) = behaviour {
-        data.active(
-            0,
-            &ConstExpr::i32_const(REPLY_AT as i32),
-            bytes.iter().copied(),
-        );
-    }
-    let mut module = Module::new();
-    module
-        .section(&types)
-        .section(&functions)
-        .section(&tables)
-        .section(&memories)
-        .section(&globals)
-        .section(&exports)
-        .section(&code)
-        .section(&data);
-    module.finish()
+    module.section(&tables).section(&memories).section(&globals);
 }
 
 fn realloc() -> Function {
@@ -136,15 +203,12 @@ fn realloc() -> Function {
 }
 
 /// `handle(pointer, length) -> pointer to (pointer, length)`.
-fn handle(behaviour: &Behaviour) -> Function {
-    let mut f = Function::new([(1, ValType::I32)]);
-    let mut body = f.instructions();
-    body.i32_const(HEAP_AT as i32).global_set(0);
+fn handle(behaviour: &Behaviour, body: &mut InstructionSink<'_>) {
     match behaviour {
-        Behaviour::Ack => ack(&mut body),
-        Behaviour::Reply(bytes) => answer(&mut body, REPLY_AT, bytes.len() as u32),
-        Behaviour::ReplyLength(length) => answer(&mut body, 0, *length),
-        Behaviour::ReplyOutside => answer(&mut body, u32::MAX - 16, 8),
+        Behaviour::Ack => ack(body),
+        Behaviour::Reply(bytes) => answer(body, REPLY_AT, bytes.len() as u32),
+        Behaviour::ReplyLength(length) => answer(body, 0, *length),
+        Behaviour::ReplyOutside => answer(body, u32::MAX - 16, 8),
         Behaviour::Spin => {
             body.loop_(BlockType::Empty).br(0).end();
         }
@@ -179,28 +243,25 @@ fn handle(behaviour: &Behaviour) -> Function {
             body.i32_const(REPLY_AT as i32)
                 .i32_const(0)
                 .i32_store(at(4));
-            store_answer(&mut body, REPLY_AT, 8);
-            body.i32_const(16).return_().end();
-            ack(&mut body);
+            answer(body, REPLY_AT, 8);
+            body.i32_const(ANSWER_AT).return_().end();
+            ack(body);
         }
     }
-    body.i32_const(16).end();
-    f
+    body.i32_const(ANSWER_AT);
 }
 
 /// Head with the batch's count, then as many results of twelve zero bytes, which the memory has.
-fn ack(body: &mut InstructionSink<'_>) {
-    body.i32_const(REPLY_AT as i32)
-        .i32_const(1)
-        .i32_store(at(0));
-    body.i32_const(REPLY_AT as i32)
+pub(super) fn ack(body: &mut InstructionSink<'_>) {
+    body.i32_const(ACK_AT as i32).i32_const(1).i32_store(at(0));
+    body.i32_const(ACK_AT as i32)
         .local_get(0)
         .i32_load(at(4))
         .i32_store(at(4));
-    body.i32_const(16)
-        .i32_const(REPLY_AT as i32)
+    body.i32_const(ANSWER_AT)
+        .i32_const(ACK_AT as i32)
         .i32_store(at(0));
-    body.i32_const(16).local_get(0).i32_load(at(4));
+    body.i32_const(ANSWER_AT).local_get(0).i32_load(at(4));
     body.i32_const(12)
         .i32_mul()
         .i32_const(8)
@@ -209,17 +270,15 @@ fn ack(body: &mut InstructionSink<'_>) {
 }
 
 fn answer(body: &mut InstructionSink<'_>, pointer: u32, length: u32) {
-    store_answer(body, pointer, length);
-}
-
-fn store_answer(body: &mut InstructionSink<'_>, pointer: u32, length: u32) {
-    body.i32_const(16)
+    body.i32_const(ANSWER_AT)
         .i32_const(pointer as i32)
         .i32_store(at(0));
-    body.i32_const(16).i32_const(length as i32).i32_store(at(4));
+    body.i32_const(ANSWER_AT)
+        .i32_const(length as i32)
+        .i32_store(at(4));
 }
 
-const fn at(offset: u64) -> MemArg {
+pub(super) const fn at(offset: u64) -> MemArg {
     MemArg {
         offset,
         align: 0,
@@ -294,4 +353,80 @@ pub(super) fn built(name: &str) -> Vec<u8> {
     );
     std::fs::read(&path)
         .unwrap_or_else(|error| panic!("{path}: {error}; run `cargo xtask plugins`"))
+}
+
+/// A state table in memory, shared by its clones.
+#[derive(Clone)]
+pub(super) struct Table(Arc<Mutex<TableRows>>);
+
+struct TableRows {
+    rows: BTreeMap<(u32, String), Vec<u8>>,
+    max: u64,
+    failing: Option<String>,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self::with_max(MIB)
+    }
+}
+
+impl Table {
+    pub(super) fn with_max(max: u64) -> Self {
+        Self(Arc::new(Mutex::new(TableRows {
+            rows: BTreeMap::new(),
+            max,
+            failing: None,
+        })))
+    }
+
+    pub(super) fn put(&self, partition: u32, key: &str, value: &str) {
+        let value = value.as_bytes().to_vec();
+        lock(&self.0)
+            .rows
+            .insert((partition, key.to_owned()), value);
+    }
+
+    pub(super) fn fail(&self, with: &str) {
+        lock(&self.0).failing = Some(with.to_owned());
+    }
+}
+
+impl StateView for Table {
+    fn get(&self, partition: u32, key: &str) -> Result<Option<Vec<u8>>, String> {
+        let table = lock(&self.0);
+        match &table.failing {
+            Some(error) => Err(error.clone()),
+            None => Ok(table.rows.get(&(partition, key.to_owned())).cloned()),
+        }
+    }
+
+    fn scan(
+        &self,
+        partition: u32,
+        prefix: &str,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, String> {
+        let mut bytes = 0;
+        let mut found = Vec::new();
+        for ((p, key), value) in lock(&self.0).rows.range((partition, prefix.to_owned())..) {
+            if *p != partition
+                || !key.starts_with(prefix)
+                || found.len() == limit
+                || bytes > bytes_max
+            {
+                break;
+            }
+            bytes += key.len() + value.len();
+            found.push((key.clone(), value.clone()));
+        }
+        Ok(found)
+    }
+
+    fn room(&self) -> u64 {
+        let table = lock(&self.0);
+        let used: usize = table.rows.iter().map(|((_, k), v)| k.len() + v.len()).sum();
+        table.max.saturating_sub(used as u64)
+    }
 }

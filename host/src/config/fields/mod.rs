@@ -165,7 +165,7 @@ const PIPELINE_LATER: &[Later] = &[
     },
     Later {
         name: "steps",
-        what: "several handlers in one pipeline; chain pipelines through topics",
+        what: "pipelines of several handlers; chain them through topics",
     },
     Later {
         name: "deadline",

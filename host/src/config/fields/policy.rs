@@ -91,10 +91,7 @@ pub(super) static RETRY: Block = Block {
             name: "mode",
             kind: Kind::Choice(&[
                 choice("inline", "later messages of the lane wait"),
-                later_choice(
-                    "deferred",
-                    "the message is published again, to be read later",
-                ),
+                later_choice("deferred", "a message waits in its lane"),
             ]),
             need: Need::Default("inline"),
             doc: "Where a message waits for its next attempt.",
@@ -126,7 +123,7 @@ pub(super) static RETRY: Block = Block {
     ],
     later: &[Later {
         name: "circuit",
-        what: "the circuit breaker",
+        what: "circuit breaker",
     }],
 };
 
@@ -156,8 +153,8 @@ pub(super) static IDEMPOTENCY: Block = Block {
                     "source",
                     "beside the source: a table of the embedded log, written in one batch with outputs and progress",
                 ),
-                later_choice("postgres", "a table in Postgres"),
-                later_choice("redis", "Redis"),
+                later_choice("postgres", "it keeps no keys in Postgres"),
+                later_choice("redis", "it keeps no keys in Redis"),
             ]),
             need: Need::Default("source"),
             doc: "Where keys are remembered.",
@@ -168,7 +165,7 @@ pub(super) static IDEMPOTENCY: Block = Block {
                 choice("global", "the whole consumer group"),
                 later_choice(
                     "partition",
-                    "each partition for itself, which the embedded log has no use for: its table serves the whole group",
+                    "the table of the embedded log serves the whole group",
                 ),
             ]),
             need: Need::Default("global"),

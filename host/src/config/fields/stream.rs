@@ -138,7 +138,7 @@ pub(super) static OUTPUT: Block = Block {
             name: "topic",
             kind: Kind::Text(&TOPIC),
             need: Need::Required,
-            doc: "Topic.",
+            doc: "Where its messages go.",
         },
         Field {
             name: "headers",
@@ -154,7 +154,7 @@ pub(super) static OUTPUT: Block = Block {
     later: &[
         Later {
             name: "key",
-            what: "a key expression of an output",
+            what: "key expressions of outputs",
         },
         Later {
             name: "connection",
@@ -175,7 +175,7 @@ pub(super) static DEAD_LETTER: Block = Block {
     later: &[
         Later {
             name: "style",
-            what: "another style of dead letter headers",
+            what: "other style of dead letter headers",
         },
         Later {
             name: "connection",

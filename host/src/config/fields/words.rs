@@ -86,7 +86,7 @@ pub(super) static CONNECTION_NAME: Rule = Rule {
 pub(super) static HEADER_PATTERN: Rule = Rule {
     what: "a header name",
     pattern: "^[^*]*\\*?$",
-    expected: "a header name, or a prefix with `*` as its last character; never `idempotency-key`, `x-retry-count` or `wasmill-…`, which the host sets",
+    expected: "a name, or a prefix with `*` as its last character; never `idempotency-key`, `x-retry-count` or `wasmill-…`, which the host sets",
     fits: |text| {
         let name = text.strip_suffix('*').unwrap_or(text);
         let reserved =

@@ -26,6 +26,18 @@ pub(super) struct Catalog {
     pub(super) group_ids: FxHashMap<String, GroupId>,
     pub(super) buckets: Vec<Bucket>,
     pub(super) next_bucket: u32,
+    /// Oldest first.
+    pub(super) logs: Vec<CompletionLog>,
+    pub(super) next_log: u32,
+    /// Completions up to this commit number are in their buckets.
+    pub(super) moved_through: u64,
+}
+
+/// A keyspace of packed completions; it holds commit numbers from `from_seq` to that of the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CompletionLog {
+    pub(super) id: u32,
+    pub(super) from_seq: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +104,13 @@ struct BucketRecord {
     until_ms: i64,
 }
 
+/// A commit number.
+#[derive(Serialize, Deserialize)]
+struct NumberRecord {
+    version: u8,
+    number: u64,
+}
+
 #[derive(Serialize, Deserialize)]
 struct GroupRecord {
     version: u8,
@@ -104,6 +123,8 @@ pub(super) enum Record {
     Segment(u32, Segment),
     Group(GroupId, String),
     Bucket(Bucket),
+    Log(CompletionLog),
+    MovedThrough(u64),
 }
 
 pub(super) fn topic_key(id: u32) -> Vec<u8> {
@@ -125,6 +146,21 @@ pub(super) fn group_key(id: GroupId) -> Vec<u8> {
 
 pub(super) fn bucket_key(id: u32) -> Vec<u8> {
     [b"b".as_slice(), &id.to_be_bytes()].concat()
+}
+
+pub(super) fn log_key(id: u32) -> Vec<u8> {
+    [b"c".as_slice(), &id.to_be_bytes()].concat()
+}
+
+pub(super) fn moved_key() -> Vec<u8> {
+    b"i".to_vec()
+}
+
+pub(super) fn number_value(number: u64) -> Slice {
+    json(&NumberRecord {
+        version: VERSION,
+        number,
+    })
 }
 
 /// Key of a user's meta entry.
@@ -189,6 +225,11 @@ pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<Option<Record>, Error> 
         b's' => decode_segment(rest, value),
         b'g' => decode_group(rest, value),
         b'b' => decode_bucket(rest, value),
+        b'c' => decode_number(value).and_then(|from_seq| {
+            let id = u32::from_be_bytes(rest.try_into().ok()?);
+            Some(Record::Log(CompletionLog { id, from_seq }))
+        }),
+        b'i' => decode_number(value).map(Record::MovedThrough),
         _ => return Ok(None),
     };
     match record {
@@ -245,6 +286,11 @@ fn decode_bucket(key: &[u8], value: &[u8]) -> Option<Record> {
     (r.version == VERSION).then_some(Record::Bucket(bucket))
 }
 
+fn decode_number(value: &[u8]) -> Option<u64> {
+    let r: NumberRecord = serde_json::from_slice(value).ok()?;
+    (r.version == VERSION).then_some(r.number)
+}
+
 impl Catalog {
     /// Puts records (in key order) together and checks that none is missing.
     pub(super) fn from_records(records: Vec<Record>) -> Result<Self, Error> {
@@ -270,6 +316,11 @@ impl Catalog {
                     catalog.next_bucket = catalog.next_bucket.max(bucket.id + 1);
                     catalog.buckets.push(bucket);
                 }
+                Record::Log(log) => {
+                    catalog.next_log = catalog.next_log.max(log.id + 1);
+                    catalog.logs.push(log);
+                }
+                Record::MovedThrough(seq) => catalog.moved_through = seq,
             }
         }
         for (id, first, spec) in topics {

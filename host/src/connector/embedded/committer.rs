@@ -2,14 +2,15 @@
 //! fsync of them, raises the high-water mark, shows the messages to readers, acknowledges. When
 //! writing fails it reopens fjall and writes the same plan again until it is durable.
 
-use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use fjall::{OwnedWriteBatch as WriteBatch, PersistMode, Slice};
 
-use super::catalog::{Bucket, Segment, user_key};
+use super::catalog::{Bucket, CompletionLog, Segment, user_key};
 use super::commit::{Append, Commit, Committed, Write};
+use super::completions::{Completion, GENERATIONS_PER_LOG};
 use super::error::Error;
 use super::mark::{Mark, MarkFile};
 use super::options::{GROUPS_MAX, PARTITIONS_MAX, TOPICS_MAX};
@@ -48,6 +49,12 @@ pub(super) struct Committer {
     buckets: Vec<Bucket>,
     next_bucket: u32,
     last_bucket: Option<(Bucket, i64)>,
+    /// Logs of packed completions; the last is written to.
+    logs: Vec<CompletionLog>,
+    next_log: u32,
+    /// Completions in the last of them.
+    logged: usize,
+    moved_through: u64,
     maintained: Instant,
 }
 
@@ -93,6 +100,8 @@ impl Committer {
             .collect();
         let buckets = state.catalog.buckets.clone();
         let next_bucket = state.catalog.next_bucket;
+        let (logs, next_log) = (state.catalog.logs.clone(), state.catalog.next_log);
+        let moved_through = state.catalog.moved_through;
         drop(state);
         Self {
             shared,
@@ -104,6 +113,11 @@ impl Committer {
             buckets,
             next_bucket,
             last_bucket: None,
+            logs,
+            next_log,
+            // A new one is begun after a restart.
+            logged: usize::MAX,
+            moved_through,
             maintained: Instant::now(),
         }
     }
@@ -205,7 +219,9 @@ impl Committer {
             }
             acks.push((ack, base_offsets));
         }
-        let result = self.apply(&plan);
+        let result = self
+            .log_completions(&mut plan)
+            .and_then(|()| self.apply(&plan));
         if result.is_ok() {
             self.publish(plan);
         }
@@ -325,14 +341,13 @@ impl Committer {
                 value,
             } => {
                 let bucket = self.bucket_for(group, expires_at_ms, now_ms, plan);
-                let mut entry = Vec::with_capacity(8 + value.len());
-                entry.extend_from_slice(&expires_at_ms.to_le_bytes());
-                entry.extend_from_slice(&value);
-                plan.put(
-                    Target::Bucket(bucket),
-                    Slice::new(&hash.to_be_bytes()),
-                    Some(Slice::from(entry)),
-                );
+                plan.completions.push(Completion {
+                    group,
+                    bucket,
+                    hash,
+                    expires_at_ms,
+                    value: Slice::from(value),
+                });
             }
         }
     }
@@ -376,6 +391,49 @@ impl Committer {
         let Some(bucket) = bucket else { return 0 };
         self.last_bucket = Some((bucket, expires_at_ms));
         bucket.id
+    }
+
+    /// Packs the plan's completions; waits while two generations are full.
+    fn log_completions(&mut self, plan: &mut Plan) -> Result<(), Error> {
+        if plan.completions.is_empty() {
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.shared);
+        if !shared.recent.await_room(|| shared.queue.is_open()) {
+            return Err(Error::Closed);
+        }
+        if self.logged
+            >= shared
+                .recent
+                .entries_max()
+                .saturating_mul(GENERATIONS_PER_LOG)
+        {
+            let log = CompletionLog {
+                id: self.next_log,
+                from_seq: plan.seq,
+            };
+            self.next_log += 1;
+            self.logged = 0;
+            self.logs.push(log);
+            plan.open_log(log);
+        }
+        self.logged += plan.completions.len();
+        if let Some(log) = self.logs.last() {
+            plan.seal_completions(log.id);
+        }
+        let moved = shared.recent.moved_through();
+        if moved > self.moved_through {
+            self.moved_through = moved;
+            // A log is done with when the next one begins at or below what is to be read again.
+            let done = self
+                .logs
+                .windows(2)
+                .take_while(|pair| matches!(pair, [_, next] if next.from_seq <= moved + 1));
+            let ids: Vec<u32> = done.filter_map(|pair| pair.first().map(|l| l.id)).collect();
+            self.logs.retain(|l| !ids.contains(&l.id));
+            plan.moved_through(moved, ids);
+        }
+        Ok(())
     }
 
     fn create_topic(&mut self, spec: TopicSpec) -> Result<Arc<Topic>, Error> {
@@ -570,6 +628,12 @@ impl Committer {
         self.probe(plan.bytes + PROBE_BYTES)
             .map_err(|e| cause(&e))?;
         let dir = self.shared.dir.clone();
+        let shared = Arc::clone(&self.shared);
+        let _moving = shared
+            .recent
+            .moving
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut state = self.shared.write_state();
         state.store = None;
         preflight::check(&database_dir(&dir), self.seq, self.seq).map_err(|e| cause(&e))?;
@@ -598,6 +662,7 @@ impl Committer {
 
     /// Shows what became durable.
     fn publish(&mut self, plan: Plan) {
+        self.shared.recent.insert(plan.completions, plan.seq);
         if !plan.changes.is_empty() {
             let mut state = self.shared.write_state();
             let mut dropped = Vec::new();
@@ -718,6 +783,14 @@ fn change_catalog(state: &mut State, change: Change, dropped: &mut Vec<Target>) 
                     segment: s.id,
                 }));
             }
+        }
+        Change::Log(log) => {
+            catalog.logs.push(log);
+            catalog.next_log = catalog.next_log.max(log.id + 1);
+        }
+        Change::DropLogs(ids) => {
+            catalog.logs.retain(|l| !ids.contains(&l.id));
+            dropped.extend(ids.into_iter().map(Target::Completions));
         }
         Change::DropBuckets(ids) => {
             catalog.buckets.retain(|b| !ids.contains(&b.id));

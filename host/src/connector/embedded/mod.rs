@@ -12,6 +12,7 @@ mod catalog;
 mod chunk;
 mod commit;
 mod committer;
+mod completions;
 mod error;
 mod lock;
 mod mark;
@@ -61,7 +62,14 @@ pub struct Log(Arc<Handle>);
 
 struct Handle {
     shared: Arc<Shared>,
-    committer: Mutex<Option<(JoinHandle<()>, DirectoryLock)>>,
+    running: Mutex<Option<Running>>,
+}
+
+/// What close has to end, in this order.
+struct Running {
+    committer: JoinHandle<()>,
+    mover: JoinHandle<()>,
+    lock: DirectoryLock,
 }
 
 /// Wakes a thread (unpark) when a partition grows, until it is dropped. Look at the ends after
@@ -87,20 +95,19 @@ impl Drop for Handle {
 
 impl Handle {
     fn close(&self) -> Result<(), Error> {
-        let mut committer = self
-            .committer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let Some((thread, lock)) = committer.take() else {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(running) = running.take() else {
             return Ok(());
         };
         self.shared.queue.close();
-        let ended = thread.join();
+        let ended = running.committer.join();
+        self.shared.recent.stop();
+        let ended = ended.and(running.mover.join());
         let mut state = self.shared.write_state();
         state.closed = true;
         state.store = None;
         drop(state);
-        drop(lock);
+        drop(running.lock);
         match (ended, self.shared.health()) {
             (Ok(()), Health::Ok) => Ok(()),
             (_, Health::Failing { error, .. } | Health::Dead { error }) => {
@@ -132,14 +139,19 @@ impl Log {
         let seq = store.commit_seq()?;
         let ends = store.recover_ends(&catalog, &mark)?;
         let shared = Arc::new(Shared::new(dir.clone(), options, store, catalog, &ends));
+        shared.recover_recent()?;
         let committer = Committer::new(Arc::clone(&shared), mark_file, mark, seq, ends);
-        let thread = std::thread::Builder::new()
-            .name("log-committer".to_owned())
-            .spawn(move || committer.run())
-            .map_err(|e| Error::io("start the committer of", dir, &e))?;
+        let for_mover = Arc::clone(&shared);
+        let running = Running {
+            committer: spawn("log-committer", dir, move || committer.run())?,
+            mover: spawn("log-mover", dir, move || {
+                completions::move_generations(&for_mover)
+            })?,
+            lock,
+        };
         Ok(Self(Arc::new(Handle {
             shared,
-            committer: Mutex::new(Some((thread, lock))),
+            running: Mutex::new(Some(running)),
         })))
     }
 
@@ -389,6 +401,17 @@ impl Log {
     pub fn maintain(&self, now_ms: i64) -> Result<(), Error> {
         self.ask(|reply| Job::Maintain(now_ms, reply))
     }
+}
+
+fn spawn(
+    name: &str,
+    dir: &Path,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, Error> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map_err(|e| Error::io("start a thread for", dir, &e))
 }
 
 type Opened = (MarkFile, Mark, Store, Catalog);

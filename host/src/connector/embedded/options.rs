@@ -44,9 +44,10 @@ pub struct Options {
     pub cache_bytes: u64,
     /// Memory of a segment's or table's newest writes before they are flushed. Default 16 MiB.
     pub memtable_bytes: u64,
-    /// Journals on disk before tables are flushed to get rid of them. Default 256 MiB, at least 64 MiB.
+    /// Journals on disk before tables are flushed to get rid of them. Default 128 MiB, at least 64 MiB.
     pub journal_bytes: u64,
-    /// Completions that are held in memory before they are moved to their bucket. Default 262,144.
+    /// Completions that are held in memory before they are moved to their bucket; up to twice as many
+    /// are held while they are. Default 114,688 (a hash table of 2^17 slots).
     pub recent_completions: usize,
     /// How often retention and bucket expiry are looked at. Default 10 s.
     pub maintenance_interval: Duration,
@@ -63,8 +64,8 @@ impl Default for Options {
             group_bytes: 8 << 20,
             cache_bytes: 16 << 20,
             memtable_bytes: 16 << 20,
-            journal_bytes: 256 << 20,
-            recent_completions: 262_144,
+            journal_bytes: 128 << 20,
+            recent_completions: 114_688,
             maintenance_interval: Duration::from_secs(10),
         }
     }

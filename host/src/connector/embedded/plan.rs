@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use fjall::Slice;
 
-use super::catalog::{self, Bucket, Segment};
+use super::catalog::{self, Bucket, CompletionLog, Segment};
+use super::completions::{Completion, pack};
 use super::preflight::COMMIT_KEY;
 use super::store::Target;
 use super::topic::{GroupId, PartitionId, Topic};
@@ -33,6 +34,8 @@ pub(super) enum Change {
         count: usize,
     },
     DropBuckets(Vec<u32>),
+    Log(CompletionLog),
+    DropLogs(Vec<u32>),
 }
 
 pub(super) struct Plan {
@@ -43,6 +46,7 @@ pub(super) struct Plan {
     pub(super) changes: Vec<Change>,
     /// Partitions that grew, with their new ends.
     pub(super) grown: Vec<(PartitionId, u64)>,
+    pub(super) completions: Vec<Completion>,
     /// Keyspaces that may have to be created.
     pub(super) created: Vec<Target>,
 }
@@ -56,6 +60,7 @@ impl Plan {
             bytes: 0,
             changes: Vec::new(),
             grown: Vec::new(),
+            completions: Vec::new(),
             created: Vec::new(),
         };
         // First in its batch: the check of journals before opening relies on it.
@@ -121,6 +126,32 @@ impl Plan {
         );
         self.created.push(Target::Bucket(bucket.id));
         self.changes.push(Change::Bucket(bucket));
+    }
+
+    pub(super) fn open_log(&mut self, log: CompletionLog) {
+        self.meta(
+            catalog::log_key(log.id),
+            Some(catalog::number_value(log.from_seq)),
+        );
+        self.created.push(Target::Completions(log.id));
+        self.changes.push(Change::Log(log));
+    }
+
+    /// All completions of the plan, as one entry of that log.
+    pub(super) fn seal_completions(&mut self, log: u32) {
+        let key = Slice::new(&self.seq.to_be_bytes());
+        let value = pack(&self.completions);
+        self.put(Target::Completions(log), key, Some(value));
+    }
+
+    pub(super) fn moved_through(&mut self, seq: u64, ids: Vec<u32>) {
+        self.meta(catalog::moved_key(), Some(catalog::number_value(seq)));
+        for id in &ids {
+            self.meta(catalog::log_key(*id), None);
+        }
+        if !ids.is_empty() {
+            self.changes.push(Change::DropLogs(ids));
+        }
     }
 
     pub(super) fn drop_segments(&mut self, topic: u32, segments: &[u64]) {

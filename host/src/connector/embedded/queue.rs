@@ -195,6 +195,10 @@ impl Queue {
         false
     }
 
+    pub(super) fn is_open(&self) -> bool {
+        self.lock().phase == Phase::Open
+    }
+
     /// Nothing more is taken in; what is inside will still be done.
     pub(super) fn close(&self) {
         let mut inner = self.lock();

@@ -75,6 +75,17 @@ impl Shared {
         Ok(start.unwrap_or(0))
     }
 
+    /// Fills the completions in memory from their log.
+    pub(super) fn recover_recent(&self) -> Result<(), Error> {
+        let state = self.read_state();
+        self.recent.set_moved_through(state.catalog.moved_through);
+        state
+            .store()?
+            .recover_completions(&state.catalog, |seq, completions| {
+                self.recent.insert(completions, seq);
+            })
+    }
+
     pub(super) fn get(&self, target: Target, key: &[u8]) -> Result<Option<Slice>, Error> {
         self.read_state().store()?.get(target, key)
     }
@@ -138,10 +149,17 @@ impl Shared {
         hash: u128,
         now_ms: i64,
     ) -> Result<Option<Slice>, Error> {
+        // Before the buckets: what is moved meanwhile is then in them.
+        let mut newest = self
+            .recent
+            .get(group, hash)
+            .filter(|(expires, _)| *expires > now_ms);
+        if let Some((_, value)) = newest {
+            return Ok(Some(value));
+        }
         let state = self.read_state();
         let store = state.store()?;
         let key = hash.to_be_bytes();
-        let mut newest: Option<(i64, Slice)> = None;
         for bucket in &state.catalog.buckets {
             if bucket.group != group || bucket.until_ms < now_ms {
                 continue;

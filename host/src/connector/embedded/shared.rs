@@ -8,6 +8,7 @@ use std::thread::Thread;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::catalog::Catalog;
+use super::completions::Recent;
 use super::error::Error;
 use super::options::{Options, PARTITIONS_MAX};
 use super::queue::Queue;
@@ -27,6 +28,7 @@ pub(super) struct Shared {
     subscribers: Mutex<Vec<(u64, Vec<PartitionId>, Thread)>>,
     next_subscriber: AtomicU64,
     clock: Clock,
+    pub(super) recent: Recent,
 }
 
 /// The store (absent while it is being reopened, and after close) and what is in it.
@@ -86,6 +88,7 @@ impl Shared {
         let opened_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
+        let recent_max = options.recent_completions;
         let shared = Self {
             queue: Queue::new(options.queue_commits, options.queue_bytes),
             dir,
@@ -98,6 +101,7 @@ impl Shared {
                 catalog,
                 closed: false,
             }),
+            recent: Recent::new(recent_max),
             health: Mutex::default(),
             subscribers: Mutex::default(),
             next_subscriber: AtomicU64::new(0),

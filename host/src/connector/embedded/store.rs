@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 
 use super::catalog::{self, Catalog};
 use super::chunk::Chunk;
+use super::completions::{Completion, unpack};
 use super::error::Error;
 use super::mark::Mark;
 use super::options::Options;
@@ -38,6 +39,8 @@ pub(super) enum Target {
         segment: u64,
     },
     Bucket(u32),
+    /// Packed completions that may not be in their buckets yet, by commit number u64 BE.
+    Completions(u32),
 }
 
 /// The open database.
@@ -55,6 +58,7 @@ impl Target {
             Self::State => "state".to_owned(),
             Self::Segment { topic, segment } => format!("segment-{topic}-{segment}"),
             Self::Bucket(id) => format!("bucket-{id}"),
+            Self::Completions(id) => format!("completions-{id}"),
         }
     }
 
@@ -66,6 +70,9 @@ impl Target {
             _ => {
                 if let Some(id) = name.strip_prefix("bucket-") {
                     return id.parse().ok().map(Self::Bucket);
+                }
+                if let Some(id) = name.strip_prefix("completions-") {
+                    return id.parse().ok().map(Self::Completions);
                 }
                 let (topic, segment) = name.strip_prefix("segment-")?.split_once('-')?;
                 Some(Self::Segment {
@@ -91,6 +98,7 @@ impl Target {
                 .filter_block_pinning_policy(PinningPolicy::all(true))
                 .index_block_pinning_policy(PinningPolicy::all(true))
                 .compaction_strategy(leveled(BUCKET_L0_TABLES)),
+            Self::Completions(_) => base.compaction_strategy(leveled(SEGMENT_L0_TABLES)),
             Self::Meta | Self::Progress | Self::State => base,
         }
     }
@@ -217,9 +225,37 @@ impl Store {
         for bucket in &catalog.buckets {
             self.keyspace(Target::Bucket(bucket.id))?;
         }
+        for log in &catalog.logs {
+            self.keyspace(Target::Completions(log.id))?;
+        }
         self.keyspace(Target::Progress)?;
         self.keyspace(Target::State)?;
         Ok(catalog)
+    }
+
+    /// Reads the packed completions that were not moved to their buckets, with their commit numbers.
+    pub(super) fn recover_completions(
+        &self,
+        catalog: &Catalog,
+        mut each: impl FnMut(u64, Vec<Completion>),
+    ) -> Result<(), Error> {
+        for log in &catalog.logs {
+            let keyspace = self.keyspace(Target::Completions(log.id))?;
+            let from = (catalog.moved_through + 1).to_be_bytes();
+            for entry in keyspace.range(from..) {
+                let (key, value) = entry
+                    .into_inner()
+                    .map_err(|e| Error::from_fjall("the log of completions", &e))?;
+                let seq = key.first_chunk::<8>().map(|b| u64::from_be_bytes(*b));
+                let (Some(seq), Some(completions)) = (seq, unpack(&value)) else {
+                    return Err(Error::damaged(
+                        "an entry in the log of completions cannot be read",
+                    ));
+                };
+                each(seq, completions);
+            }
+        }
+        Ok(())
     }
 
     /// Deletes keyspaces that the catalogue does not know: their creation was not committed or their
@@ -231,6 +267,7 @@ impl Store {
                 .get(topic as usize)
                 .is_some_and(|t| t.segments.iter().any(|s| s.id == segment)),
             Target::Bucket(id) => catalog.buckets.iter().any(|b| b.id == id),
+            Target::Completions(id) => catalog.logs.iter().any(|l| l.id == id),
             Target::Meta | Target::Progress | Target::State => true,
         };
         let strays: Vec<Target> = self

@@ -200,6 +200,21 @@ fn what_waits_can_be_looked_at() {
     assert_eq!(all, [(1, 10), (1, 11), (2, 5)]);
 }
 
+#[test]
+fn a_lane_released_in_its_turn_is_free_or_takes_another_turn() {
+    let mut lanes = Lanes::default();
+    lanes.insert(1, 10u64);
+    assert_eq!(lanes.pop_due(0), Some((1, 10)));
+    lanes.release(1);
+    assert_eq!((lanes.is_empty(), lanes.pop_due(0)), (true, None));
+    lanes.insert(1, 10);
+    lanes.insert(1, 11);
+    lanes.insert(2, 20);
+    assert_eq!(lanes.pop_due(0), Some((1, 10)));
+    lanes.release(1);
+    assert_eq!(popped(&mut lanes, 0), [(2, 20), (1, 11)]);
+}
+
 /// How a message's attempts end, in order; after the last it succeeds.
 #[derive(Debug, Clone, Copy)]
 enum Plan {

@@ -316,6 +316,14 @@ fn every_reason_has_a_label_of_its_own_in_snake_case() {
 }
 
 #[test]
+fn every_kind_of_fault_has_a_label() {
+    for kind in crate::plugin::FaultKind::ALL {
+        let label = format!("fault_{}", kind.as_str());
+        assert_eq!(Reason::of_fault(kind.as_str()).as_str(), label);
+    }
+}
+
+#[test]
 fn a_report_says_what_went_wrong() {
     let reports = [
         retryable(None),

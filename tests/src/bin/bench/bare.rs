@@ -25,7 +25,7 @@ const IN_FLIGHT_MAX: u64 = 4;
 /// Messages of a commit while the disk is busy, as the host has.
 const COMMIT_MESSAGES: usize = 4096;
 
-pub fn run(
+pub(crate) fn run(
     dir: &Path,
     case: Case,
     threads: usize,

@@ -16,7 +16,7 @@ use wasmill::expression::Expression;
 use crate::store::{self, INPUT, PARTITIONS};
 use crate::{Case, Measure};
 
-pub fn run(
+pub(crate) fn run(
     dir: &Path,
     case: Case,
     round: usize,

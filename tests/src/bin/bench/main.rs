@@ -12,33 +12,33 @@ use report::{Pair, Summary};
 
 /// What one run took.
 #[derive(Debug, Clone, Copy)]
-pub struct Measure {
-    pub seconds: f64,
+pub(crate) struct Measure {
+    pub(crate) seconds: f64,
     /// CPU seconds of the whole process.
-    pub cpu_seconds: f64,
-    pub messages: u64,
+    pub(crate) cpu_seconds: f64,
+    pub(crate) messages: u64,
 }
 
 impl Measure {
-    pub fn rate(&self) -> f64 {
+    pub(crate) fn rate(&self) -> f64 {
         self.messages as f64 / self.seconds
     }
 
-    pub fn cpu_us(&self) -> f64 {
+    pub(crate) fn cpu_us(&self) -> f64 {
         self.cpu_seconds * 1e6 / self.messages as f64
     }
 }
 
 /// What is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Case {
+pub(crate) enum Case {
     AtLeastOnce,
     ExactlyOnce,
     Idempotent,
 }
 
 impl Case {
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::AtLeastOnce => "at_least_once",
             Self::ExactlyOnce => "exactly_once",
@@ -64,6 +64,7 @@ fn main() {
 
 fn run() -> Result<(), String> {
     let arguments = arguments()?;
+    let plugin = component(&arguments)?;
     let mut summaries = Vec::new();
     report::machine();
     for case in [Case::AtLeastOnce, Case::ExactlyOnce, Case::Idempotent] {
@@ -83,20 +84,14 @@ fn run() -> Result<(), String> {
             let mut hosted = None;
             // The order alternates, so that neither side always runs on the warmer machine.
             if round % 2 == 1 {
-                hosted = Some(hosted::run(
-                    &dir,
-                    case,
-                    round,
-                    &arguments.plugin,
-                    arguments.messages,
-                )?);
+                hosted = Some(hosted::run(&dir, case, round, &plugin, arguments.messages)?);
             }
             for threads in [1, 2] {
                 bare.push(bare::run(&dir, case, threads, round, arguments.messages)?);
             }
             let hosted = match hosted {
                 Some(hosted) => hosted,
-                None => hosted::run(&dir, case, round, &arguments.plugin, arguments.messages)?,
+                None => hosted::run(&dir, case, round, &plugin, arguments.messages)?,
             };
             report::pair(case, round, &bare, &hosted);
             pairs.push(Pair { bare, hosted });
@@ -106,6 +101,18 @@ fn run() -> Result<(), String> {
     }
     report::table(&summaries);
     Ok(())
+}
+
+/// The handler as a component, whichever it was.
+fn component(arguments: &Arguments) -> Result<PathBuf, String> {
+    let path = &arguments.plugin;
+    let module = std::fs::read(path)
+        .map_err(|error| format!("{}: {error}; run `cargo xtask plugins`", path.display()))?;
+    let component = wasmill::plugin::componentize(&module).map_err(|error| error.to_string())?;
+    std::fs::create_dir_all(&arguments.dir).map_err(|error| error.to_string())?;
+    let out = arguments.dir.join("enrich.wasm");
+    std::fs::write(&out, component).map_err(|error| error.to_string())?;
+    Ok(out)
 }
 
 fn arguments() -> Result<Arguments, String> {

@@ -4,13 +4,13 @@
 
 use crate::{Case, Measure};
 
-pub struct Pair {
+pub(crate) struct Pair {
     /// By number of threads.
-    pub bare: Vec<Measure>,
-    pub hosted: Measure,
+    pub(crate) bare: Vec<Measure>,
+    pub(crate) hosted: Measure,
 }
 
-pub struct Summary {
+pub(crate) struct Summary {
     /// Host against the bare loop at its best thread count, of the same pair; sorted.
     ratios: Vec<f64>,
     hosted: Vec<f64>,
@@ -20,7 +20,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    pub fn of(pairs: &[Pair]) -> Self {
+    pub(crate) fn of(pairs: &[Pair]) -> Self {
         let best = |pair: &Pair| pair.bare.iter().map(Measure::rate).fold(0.0, f64::max);
         let least_cpu = |pair: &Pair| {
             pair.bare
@@ -70,16 +70,16 @@ fn interval(values: &[f64]) -> (f64, f64) {
     (at((n / 2.0 - half).floor()), at((n / 2.0 + half).ceil()))
 }
 
-pub fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     println!("{text}");
 }
 
-pub fn machine() {
+pub(crate) fn machine() {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     println!("load before: {}", load.trim());
 }
 
-pub fn pair(case: Case, round: usize, bare: &[Measure], hosted: &Measure) {
+pub(crate) fn pair(case: Case, round: usize, bare: &[Measure], hosted: &Measure) {
     let bare: Vec<String> = bare
         .iter()
         .enumerate()
@@ -101,7 +101,7 @@ pub fn pair(case: Case, round: usize, bare: &[Measure], hosted: &Measure) {
     );
 }
 
-pub fn table(summaries: &[(Case, Summary)]) {
+pub(crate) fn table(summaries: &[(Case, Summary)]) {
     println!(
         "\n| case | host msg/s min/median/max | bare loop, best thread count | median pair ratio (95 % interval) | CPU on top, us/msg min/median/max |"
     );

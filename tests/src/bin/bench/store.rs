@@ -6,16 +6,16 @@ use std::path::Path;
 use wasmill::connector::embedded::{Append, ChunkBuilder, Commit, Log, Options, TopicSpec};
 use wasmill::message::MessageRef;
 
-pub const PARTITIONS: u32 = 6;
-pub const INPUT: &str = "orders";
+pub(crate) const PARTITIONS: u32 = 6;
+pub(crate) const INPUT: &str = "orders";
 const CHUNK: usize = 128;
 
-pub fn open(dir: &Path) -> Result<Log, String> {
+pub(crate) fn open(dir: &Path) -> Result<Log, String> {
     Log::open(dir.join(wasmill::host::LOG_DIR), Options::default())
         .map_err(|error| error.to_string())
 }
 
-pub fn create(log: &Log, name: &str) -> Result<(), String> {
+pub(crate) fn create(log: &Log, name: &str) -> Result<(), String> {
     let partitions = NonZeroU32::new(PARTITIONS).ok_or("no partitions")?;
     log.create_topic(&TopicSpec::new(name, partitions))
         .map(drop)
@@ -23,7 +23,7 @@ pub fn create(log: &Log, name: &str) -> Result<(), String> {
 }
 
 /// Makes the store anew with `messages` orders.
-pub fn prepare(dir: &Path, messages: u64) -> Result<(), String> {
+pub(crate) fn prepare(dir: &Path, messages: u64) -> Result<(), String> {
     if dir.exists() {
         std::fs::remove_dir_all(dir).map_err(|error| error.to_string())?;
     }
@@ -54,7 +54,7 @@ pub fn prepare(dir: &Path, messages: u64) -> Result<(), String> {
             timestamp_ms: 1_795_000_000_000 + sequence as i64,
             ..MessageRef::default()
         });
-        if builder.len() as usize >= CHUNK {
+        if builder.len() >= CHUNK {
             commit.appends.push(Append {
                 partition: *partition,
                 chunk: builder.finish(),
@@ -78,7 +78,7 @@ pub fn prepare(dir: &Path, messages: u64) -> Result<(), String> {
 }
 
 /// CPU time of this process so far, seconds.
-pub fn cpu_seconds() -> f64 {
+pub(crate) fn cpu_seconds() -> f64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }

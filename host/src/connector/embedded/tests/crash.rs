@@ -11,7 +11,9 @@ const DIR: &str = "WASMILL_TEST_CRASH_DIR";
 /// Not a test by itself: the parent below runs it as a process and kills it.
 #[test]
 fn writes_until_it_is_killed() {
-    let Some(dir) = std::env::var_os(DIR) else { return };
+    let Some(dir) = std::env::var_os(DIR) else {
+        return;
+    };
     let log = open(Path::new(&dir));
     let partitions = topic(&log, "t", 3).partitions.clone();
     let group = log.group("g").unwrap();
@@ -22,8 +24,17 @@ fn writes_until_it_is_killed() {
         let payload = vec![turn as u8; 200];
         let mut commit = append(p, &[&payload, &payload]);
         commit.writes = vec![
-            Write::Progress { group, partition: p, value: turn.to_be_bytes().to_vec() },
-            Write::Completion { group, hash: unique(turn), expires_at_ms, value: vec![] },
+            Write::Progress {
+                group,
+                partition: p,
+                value: turn.to_be_bytes().to_vec(),
+            },
+            Write::Completion {
+                group,
+                hash: unique(turn),
+                expires_at_ms,
+                value: vec![],
+            },
         ];
         let out = Arc::clone(&out);
         let ack = move |result: Result<Committed, Error>| {
@@ -40,7 +51,11 @@ fn unique(turn: u64) -> u128 {
 
 fn start(dir: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["connector::embedded::tests::crash::writes_until_it_is_killed", "--exact", "--nocapture"])
+        .args([
+            "connector::embedded::tests::crash::writes_until_it_is_killed",
+            "--exact",
+            "--nocapture",
+        ])
         .env(DIR, dir)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -71,7 +86,11 @@ fn everything_acknowledged_survives_sigkill_at_25_moments() {
                 break;
             }
         }
-        acks.extend(lines.map_while(Result::ok).filter_map(|l| l.split("ack ").nth(1).map(str::to_owned)));
+        acks.extend(
+            lines
+                .map_while(Result::ok)
+                .filter_map(|l| l.split("ack ").nth(1).map(str::to_owned)),
+        );
         child.wait().unwrap();
         acknowledged += acks.len();
         let log = open(dir.path());
@@ -88,14 +107,22 @@ fn check_round(log: &Log, pid: u32, acks: &[String], ends: &mut [u64; 3]) {
     for ack in acks {
         let numbers: Vec<u64> = ack.split(' ').filter_map(|n| n.parse().ok()).collect();
         // The line in which the process was killed may be cut.
-        let [partition, base, turn] = numbers[..] else { continue };
+        let [partition, base, turn] = numbers[..] else {
+            continue;
+        };
         if !partitions.iter().any(|p| u64::from(p.0) == partition) {
             continue;
         }
         let p = PartitionId(partition as u32);
-        let chunk = log.read(p, base).unwrap().expect("an acknowledged message is missing");
+        let chunk = log
+            .read(p, base)
+            .unwrap()
+            .expect("an acknowledged message is missing");
         assert_eq!((chunk.base_offset(), chunk.count()), (base, 2));
-        let payloads: Vec<_> = chunk.iter().map(|(_, _, m)| m.payload.unwrap()[0]).collect();
+        let payloads: Vec<_> = chunk
+            .iter()
+            .map(|(_, _, m)| m.payload.unwrap()[0])
+            .collect();
         assert_eq!(payloads, [turn as u8; 2]);
         turns[partition as usize] = Some(turn);
         let hash = (u128::from(pid) << 64) | u128::from(turn);
@@ -119,12 +146,25 @@ fn a_directory_held_by_another_process_is_refused_until_that_dies() {
     let dir = tempfile::tempdir().unwrap();
     let mut child = start(dir.path());
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert!(lines.by_ref().map_while(Result::ok).any(|l| l.contains("ack ")));
+    assert!(
+        lines
+            .by_ref()
+            .map_while(Result::ok)
+            .any(|l| l.contains("ack "))
+    );
     let error = Log::open(dir.path(), small()).err().unwrap();
-    assert!(error.to_string().contains(&format!("process {}", child.id())), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("process {}", child.id())),
+        "{error}"
+    );
     child.kill().unwrap();
     child.wait().unwrap();
     drop(lines);
     let log = open(dir.path());
-    assert!(log.commit_within(append(PartitionId(0), &[b"x"]), Duration::from_secs(30)).is_ok());
+    assert!(
+        log.commit_within(append(PartitionId(0), &[b"x"]), Duration::from_secs(30))
+            .is_ok()
+    );
 }

@@ -40,16 +40,34 @@ fn fill(log: &Log, rounds: u64) -> Acknowledged {
         let hash = u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
         let key = format!("k{}", n % 50).into_bytes();
         commit.writes = vec![
-            Write::Progress { group, partition: p, value: text.clone() },
-            Write::State { group, partition: p, key: key.clone(), value: Some(text.clone()) },
-            Write::Completion { group, hash, expires_at_ms: a.now_ms + 3_600_000, value: text.clone() },
-            Write::Meta { key: key.clone(), value: Some(text.clone()) },
+            Write::Progress {
+                group,
+                partition: p,
+                value: text.clone(),
+            },
+            Write::State {
+                group,
+                partition: p,
+                key: key.clone(),
+                value: Some(text.clone()),
+            },
+            Write::Completion {
+                group,
+                hash,
+                expires_at_ms: a.now_ms + 3_600_000,
+                value: text.clone(),
+            },
+            Write::Meta {
+                key: key.clone(),
+                value: Some(text.clone()),
+            },
         ];
         let base = log.commit(commit).unwrap().base_offsets[0];
         let list = a.messages.entry(p).or_default();
         list.extend([(base, payload), (base + 1, b"second".to_vec())]);
         a.progress.insert(p, text.clone());
-        a.state.insert([p.0.to_be_bytes().as_slice(), &key].concat(), text.clone());
+        a.state
+            .insert([p.0.to_be_bytes().as_slice(), &key].concat(), text.clone());
         a.completions.insert(hash, text.clone());
         a.meta.insert(key, text);
     }
@@ -91,12 +109,20 @@ fn examine(dir: &Path, a: &Acknowledged, place: &str) -> Outcome {
         check("state", log.state_get(a.group, p, &key[4..]), value);
     }
     for (hash, value) in &a.completions {
-        check("completion", log.completion(a.group, *hash, a.now_ms), value);
+        check(
+            "completion",
+            log.completion(a.group, *hash, a.now_ms),
+            value,
+        );
     }
     for (key, value) in &a.meta {
         check("meta", log.meta_get(key), value);
     }
-    if reported { Outcome::ReportedAtRead } else { Outcome::Intact }
+    if reported {
+        Outcome::ReportedAtRead
+    } else {
+        Outcome::Intact
+    }
 }
 
 /// A file of the store: its path inside, its bytes up to the last that is not zero, its length.
@@ -120,7 +146,11 @@ fn images(dir: &Path) -> Vec<Image> {
             let len = bytes.len() as u64;
             let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
             bytes.truncate(used);
-            found.push(Image { path: path.strip_prefix(dir).unwrap().to_owned(), bytes, len });
+            found.push(Image {
+                path: path.strip_prefix(dir).unwrap().to_owned(),
+                bytes,
+                len,
+            });
         }
     }
     found.sort_by(|a, b| a.path.cmp(&b.path));
@@ -132,7 +162,12 @@ fn write_images(images: &[Image], dir: &Path) {
         let path = dir.join(&image.path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, &image.bytes).unwrap();
-        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(image.len).unwrap();
+        fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(image.len)
+            .unwrap();
     }
 }
 
@@ -168,7 +203,10 @@ fn crashed_store() -> (Vec<Image>, Acknowledged) {
     let acknowledged = fill(&log, 400);
     log.0.shared.settle_for_test();
     let images = images(dir.path());
-    let tables = images.iter().filter(|i| i.path.to_string_lossy().contains("tables")).count();
+    let tables = images
+        .iter()
+        .filter(|i| i.path.to_string_lossy().contains("tables"))
+        .count();
     assert!(tables > 10, "only {tables} tables");
     (images, acknowledged)
 }
@@ -199,7 +237,12 @@ fn an_undamaged_copy_of_a_running_store_is_intact() {
 #[test]
 fn files_cut_anywhere_never_lose_anything_silently() {
     let outcomes = damage_everywhere(|path, _, at| {
-        fs::OpenOptions::new().write(true).open(path).unwrap().set_len(at as u64).unwrap();
+        fs::OpenOptions::new()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_len(at as u64)
+            .unwrap();
     });
     assert!(outcomes["Refused"] > 50, "{outcomes:?}");
 }
@@ -210,7 +253,12 @@ fn bits_flipped_anywhere_never_lose_anything_silently() {
         let mut bytes = image.bytes.clone();
         bytes[at] ^= 1 << (at % 8);
         fs::write(path, bytes).unwrap();
-        fs::OpenOptions::new().write(true).open(path).unwrap().set_len(image.len).unwrap();
+        fs::OpenOptions::new()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_len(image.len)
+            .unwrap();
     });
     assert!(outcomes["Refused"] > 50, "{outcomes:?}");
     assert!(outcomes["ReportedAtRead"] > 10, "{outcomes:?}");
@@ -223,6 +271,10 @@ fn a_file_that_is_gone_never_loses_anything_silently() {
         let dir = tempfile::tempdir().unwrap();
         write_images(&images, dir.path());
         fs::remove_file(dir.path().join(&image.path)).unwrap();
-        examine(dir.path(), &acknowledged, &format!("{} removed", image.path.display()));
+        examine(
+            dir.path(),
+            &acknowledged,
+            &format!("{} removed", image.path.display()),
+        );
     }
 }

@@ -23,6 +23,9 @@ use crate::config::valid::{Allow, Limits};
 /// Largest plugin file in bytes.
 pub const PLUGIN_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// Unit in which a component declares its memory.
+const WASM_PAGE: u64 = 64 * 1024;
+
 /// A plugin for one pipeline. Cheap to clone.
 #[derive(Clone)]
 pub struct Plugin {
@@ -213,7 +216,8 @@ fn check_memory(component: &Component, limits: &Limits) -> Result<(), Error> {
     let needed = component
         .resources_required()
         .and_then(|resources| resources.max_initial_memory_size)
-        .unwrap_or(0);
+        .unwrap_or(0)
+        .saturating_mul(WASM_PAGE);
     if needed > limits.memory {
         let allowed = limits.memory;
         return Err(Error::Memory { needed, allowed });

@@ -1,3 +1,10 @@
+//! What is written reaches the validated types; the rest is by subject in the files below.
+
+mod committed;
+mod robust;
+mod scalars;
+mod several;
+
 use std::time::Duration;
 
 use super::valid::*;
@@ -16,6 +23,8 @@ fn problems(text: &str) -> Vec<Problem> {
     load_text(Path::new("pipeline.yaml"), text, &no_env)
         .map_or_else(|error| error.problems, |loaded| loaded.warnings)
 }
+
+const HELLO: &str = "version: 1\npipelines:\n  - { name: p, source: { topics: [t], consumer_group: g, start: earliest }, handler: { plugin: p.wasm } }\n";
 
 /// Every key there is.
 const EVERYTHING: &str = r#"
@@ -225,76 +234,4 @@ fn several_mistakes_are_told_at_once() {
         (100, "bad_value"),
     ];
     assert_eq!(codes, expected, "{found:#?}");
-}
-
-/// Compares with a committed file, or rewrites it when `WASMILL_BLESS` is set.
-fn assert_committed(file: &Path, text: &str) {
-    if std::env::var_os("WASMILL_BLESS").is_some() {
-        std::fs::write(file, text).unwrap();
-    }
-    let committed = std::fs::read_to_string(file).unwrap_or_default();
-    assert!(
-        committed == text,
-        "{} is not up to date; run with WASMILL_BLESS=1\n{text}",
-        file.display()
-    );
-}
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-#[test]
-fn the_reference_is_in_step_with_the_tables() {
-    assert_committed(&repository().join("docs/configuration.md"), &reference());
-}
-
-#[test]
-fn the_schema_is_in_step_with_the_tables() {
-    let text = serde_json::to_string_pretty(&schema()).unwrap() + "\n";
-    assert_committed(&repository().join("wasmill.schema.json"), &text);
-}
-
-/// What a corpus file sees of the environment.
-fn corpus_env(name: &str) -> Option<String> {
-    match name {
-        "NOT_A_NUMBER" => Some("a dozen".into()),
-        "PASSWORD" => Some("hunter2 hunter2".into()),
-        _ => None,
-    }
-}
-
-/// What `lint` shows for a file, under its bare name.
-fn shown(file: &Path) -> String {
-    let bare = |path: &Path| path.file_name().map(PathBuf::from).unwrap_or_default();
-    let (mut problems, mut sources) = match load(&[file.to_owned()], &corpus_env) {
-        Ok(loaded) => (loaded.warnings, loaded.sources),
-        Err(error) => (error.problems, error.sources),
-    };
-    for problem in &mut problems {
-        problem.file = bare(&problem.file);
-        let parent = file.parent().unwrap().display().to_string();
-        problem.help = problem.help.take().map(|help| help.replace(&format!("{parent}/"), ""));
-    }
-    sources.iter_mut().for_each(|source| source.path = bare(&source.path));
-    if problems.is_empty() { "nothing to complain about\n".into() } else { render(&problems, &sources, false) }
-}
-
-#[test]
-fn each_broken_file_of_the_corpus_is_told_what_is_wrong_where_and_what_to_do() {
-    let folder = repository().join("tests/corpus/config");
-    let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.retain(|path| path.extension().is_some_and(|e| e == "yaml"));
-    files.sort();
-    let name = |path: &Path| path.file_stem().unwrap().to_string_lossy().into_owned();
-    let broken = files.iter().filter(|path| !name(path).starts_with("fine") && !name(path).starts_with("doubtful"));
-    assert!(broken.clone().count() >= 40);
-    for file in &files {
-        let shown = shown(file);
-        assert!(!shown.contains("hunter2"), "{} shows a value of the environment", file.display());
-        assert_committed(&file.with_extension("expected"), &shown);
-    }
-    for file in broken {
-        assert!(load(&[file.clone()], &corpus_env).is_err(), "{} is broken", file.display());
-    }
 }
