@@ -33,8 +33,9 @@ struct Options {
 struct Figures {
     published: u64,
     totals: Totals,
-    /// Messages that came to the topics in this run.
+    /// Messages that came to the topics.
     new: Counts,
+    /// From the first message published to the last one settled.
     seconds: f64,
 }
 
@@ -108,8 +109,10 @@ pub(crate) fn check() -> Result<Tally, Error> {
 /// Publishes what is not in the log yet, waits until it is consumed, and stops the host.
 fn play(host: &mut Host) -> Result<Figures, Error> {
     let before = host.counts()?;
+    let started = Instant::now();
     let published = publish(host, before.source)?;
-    let seconds = wait_until_consumed(host, before.source + published)?;
+    wait_until_consumed(host, before.source + published)?;
+    let seconds = started.elapsed().as_secs_f64();
     let totals = host.totals()?;
     host.stop(SHUTDOWN_MAX)?;
     // Read again from the directory: what counts is what is durable.
@@ -169,8 +172,8 @@ fn publish(host: &Host, already: u64) -> Result<u64, Error> {
     Ok(input.messages)
 }
 
-/// Waits until the group has settled `end` messages; returns the seconds since the host was ready.
-fn wait_until_consumed(host: &mut Host, end: u64) -> Result<f64, Error> {
+/// Waits until the group has settled `end` messages.
+fn wait_until_consumed(host: &mut Host, end: u64) -> Result<(), Error> {
     let is_shown = std::io::stdout().is_terminal();
     let mut last = (0, Instant::now());
     loop {
@@ -180,8 +183,10 @@ fn wait_until_consumed(host: &mut Host, end: u64) -> Result<f64, Error> {
             std::io::stdout().flush()?;
         }
         if settled >= end {
-            println!();
-            return Ok(host.ready_for().as_secs_f64());
+            if is_shown {
+                println!();
+            }
+            return Ok(());
         }
         if settled != last.0 {
             last = (settled, Instant::now());

@@ -1,6 +1,8 @@
 //! A host under the demo, driven through the commands that users have. Not here: what is published and
 //! what the figures mean.
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,7 +20,6 @@ pub(crate) struct Host {
     data_dir: PathBuf,
     log: PathBuf,
     running: Option<Running>,
-    ready_since: Instant,
 }
 
 /// Messages in the topics.
@@ -58,7 +59,7 @@ impl Host {
             .arg(root().join("plugins/examples/flights/pipeline.yaml"))
             .env("WASMILL_DATA_DIR", data_dir)
             .env("WASMILL_ADMIN", admin)
-            .env("WASMILL_HEALTH", health)
+            .env("WASMILL_HEALTH", &health)
             .env("WASMILL_PLUGINS", plugins_dir())
             .spawn(&log)?;
         let mut host = Self {
@@ -66,10 +67,10 @@ impl Host {
             data_dir: data_dir.to_owned(),
             log,
             running: Some(running),
-            ready_since: Instant::now(),
         };
         let started = Instant::now();
-        while host.json(&["status"]).is_err() {
+        // Asked over HTTP: a command would open the data directory itself while no host holds it.
+        while !is_ready(&health) {
             host.still_runs()?;
             if started.elapsed() > START_MAX {
                 return Err(format!(
@@ -80,7 +81,6 @@ impl Host {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        host.ready_since = Instant::now();
         Ok(host)
     }
 
@@ -148,11 +148,6 @@ impl Host {
             .map_err(|error| format!("the host: {error}; its log is {}", self.log.display()).into())
     }
 
-    /// How long it has been ready.
-    pub(crate) fn ready_for(&self) -> Duration {
-        self.ready_since.elapsed()
-    }
-
     pub(crate) fn binary(&self) -> &Path {
         &self.binary
     }
@@ -178,11 +173,27 @@ impl Host {
     }
 }
 
+/// Whether `/readyz` on the health port answers 200.
+fn is_ready(health: &str) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect(health)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(
+            stream,
+            "GET /readyz HTTP/1.1\r\nHost: {health}\r\nConnection: close\r\n\r\n"
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer.starts_with("HTTP/1.1 200 "))
+    };
+    ask().unwrap_or(false)
+}
+
 /// Two loopback addresses that nobody listens on.
 fn free_addresses() -> Result<[String; 2], Error> {
     let listeners = [
-        std::net::TcpListener::bind("127.0.0.1:0")?,
-        std::net::TcpListener::bind("127.0.0.1:0")?,
+        TcpListener::bind("127.0.0.1:0")?,
+        TcpListener::bind("127.0.0.1:0")?,
     ];
     let [admin, health] = &listeners;
     Ok([
