@@ -14,7 +14,7 @@ use crate::guests::{self, Profile};
 use crate::process::{Error, target_dir};
 use crate::tools;
 
-use flights::{GROUP, SOURCE};
+use flights::{GROUP, Input, SOURCE};
 use host::{Counts, Host, Totals};
 
 /// Without a message finished for this long, something is wrong.
@@ -109,8 +109,10 @@ pub(crate) fn check() -> Result<Tally, Error> {
 /// Publishes what is not in the log yet, waits until it is consumed, and stops the host.
 fn play(host: &mut Host) -> Result<Figures, Error> {
     let before = host.counts()?;
+    let input = flights::input(before.source)?;
+    let published = input.messages;
     let started = Instant::now();
-    let published = publish(host, before.source)?;
+    publish(host, &input)?;
     wait_until_consumed(host, before.source + published)?;
     let seconds = started.elapsed().as_secs_f64();
     let totals = host.totals()?;
@@ -157,19 +159,16 @@ impl Options {
     }
 }
 
-/// Publishes what is not in the log yet; returns how many messages that were.
-fn publish(host: &Host, already: u64) -> Result<u64, Error> {
-    let input = flights::input(already)?;
+fn publish(host: &Host, input: &Input) -> Result<(), Error> {
     if input.messages == 0 {
         println!("the flights are in the log already: publishing 0 messages");
-        return Ok(0);
+        return Ok(());
     }
     println!(
         "publishing {} messages to the topic {SOURCE}",
         grouped(input.messages)
     );
-    host.produce(SOURCE, &input.path)?;
-    Ok(input.messages)
+    host.produce(SOURCE, &input.path)
 }
 
 /// Waits until the group has settled `end` messages.
