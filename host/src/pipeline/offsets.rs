@@ -307,11 +307,10 @@ impl Offsets {
     fn pass_remembered(&mut self) {
         let limit = self.committed + SPAN_MAX;
         self.position += self.finished.run(self.position..limit);
-        if self.unfinished == 0 {
-            self.commit_finished();
-        }
+        self.commit_finished();
     }
 
+    /// Moves the committed offset up to the first unfinished one, or the position.
     fn commit_finished(&mut self) {
         let run = self.finished.run(self.committed..self.position);
         self.remembered -= self.finished.clear(self.committed..self.committed + run);

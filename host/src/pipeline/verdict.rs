@@ -73,7 +73,7 @@ pub struct FaultLabel(&'static str);
 
 /// Kinds as the plugin room names them. Prefixed, because an outcome that cannot be read is not a
 /// payload that cannot.
-const FAULT_LABELS: [(&str, FaultLabel); 9] = [
+const FAULT_LABELS: [(&str, FaultLabel); 10] = [
     ("trap", FaultLabel("fault_trap")),
     ("timeout", FaultLabel("fault_timeout")),
     ("memory", FaultLabel("fault_memory")),
@@ -83,6 +83,7 @@ const FAULT_LABELS: [(&str, FaultLabel); 9] = [
     ("state_limit", FaultLabel("fault_state_limit")),
     ("state", FaultLabel("fault_state")),
     ("instantiation", FaultLabel("fault_instantiation")),
+    ("no_room", FaultLabel("fault_no_room")),
 ];
 /// Of a kind that is not listed, so that the label set stays bounded whatever is passed.
 const FAULT_OTHER: FaultLabel = FaultLabel("fault");
