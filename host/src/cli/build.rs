@@ -26,7 +26,12 @@ pub(super) struct Build {
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Compile nothing: make the plugin of this core module, whatever compiler it is from
-    #[arg(long, value_name = "FILE", requires = "out", conflicts_with = "project")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "out",
+        conflicts_with = "project"
+    )]
     module: Option<PathBuf>,
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
