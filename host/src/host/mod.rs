@@ -97,10 +97,9 @@ impl Host {
             ..Options::default()
         };
         let log = Log::open(data_dir.join(LOG_DIR), options)?;
-        let lifetime = Lifetime::begin(&log)?;
         let metrics = Metrics::new()?;
-        let pipelines = start::pipelines(config, &log, &metrics, &lifetime)?;
-        let watches: Vec<_> = pipelines
+        let prepared = start::prepare(config, &log)?;
+        let watches: Vec<_> = prepared
             .iter()
             .map(|pipeline| Arc::clone(&pipeline.watch))
             .collect();
@@ -112,8 +111,14 @@ impl Host {
             config.host.admin_listen,
             config.host.health_listen,
             Arc::new(console),
-            metrics,
+            metrics.clone(),
         )?;
+        // From here on messages may be lost in a call: an end without `stop` is an unclean one.
+        let lifetime = Lifetime::begin(&log)?;
+        let pipelines = prepared
+            .into_iter()
+            .map(|one| one.start(&log, &metrics, lifetime.is_suspect()))
+            .collect::<Result<Vec<_>, _>>()?;
         tracing::info!(
             pipelines = pipelines.len(),
             ms = started.elapsed().as_millis() as u64,

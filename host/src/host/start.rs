@@ -22,7 +22,6 @@ use crate::telemetry::metrics::{Metrics, PipelineMetrics};
 
 use super::Error;
 use super::clock::System;
-use super::lifetime::Lifetime;
 use super::state_view::{LogState, Usage};
 use super::table::LogTable;
 use super::watch::{Watch, WorkerWatch};
@@ -52,13 +51,8 @@ struct Place {
     replay_until: u64,
 }
 
-/// Starts all pipelines, or none.
-pub(super) fn pipelines(
-    config: &Config,
-    log: &Log,
-    metrics: &Metrics,
-    lifetime: &Lifetime,
-) -> Result<Vec<Running>, Error> {
+/// Everything that can fail for a pipeline, before any of them starts.
+pub(super) fn prepare<'c>(config: &'c Config, log: &Log) -> Result<Vec<Prepared<'c>>, Error> {
     let engine = engine(config)?;
     let mut prepared = Vec::new();
     for pipeline in &config.pipelines {
@@ -74,10 +68,7 @@ pub(super) fn pipelines(
             })?;
         prepared.push(Prepared::new(pipeline, plugin, config, log)?);
     }
-    prepared
-        .into_iter()
-        .map(|one| one.start(log, metrics, lifetime.is_suspect()))
-        .collect()
+    Ok(prepared)
 }
 
 fn engine(config: &Config) -> Result<Engine, Error> {
@@ -102,7 +93,10 @@ fn engine(config: &Config) -> Result<Engine, Error> {
     .map_err(Error::Engine)
 }
 
-struct Prepared<'c> {
+/// A pipeline that is ready to start.
+pub(super) struct Prepared<'c> {
+    pub(super) watch: Arc<Watch>,
+    workers: usize,
     pipeline: &'c Pipeline,
     plugin: Plugin,
     plan: Arc<Plan>,
@@ -125,7 +119,18 @@ impl<'c> Prepared<'c> {
         let group = log.group(&pipeline.source.consumer_group)?;
         let places = places(pipeline, log, group, &sources)?;
         let plan = Arc::new(plan(pipeline, &plugin, topics, outputs));
+        let workers = (pipeline.handler.concurrency.get() as usize)
+            .min(places.len())
+            .max(1);
+        let watch = Arc::new(Watch::new(
+            &plan.pipeline,
+            &plan.consumer_group,
+            &plan.plugin_digest,
+            workers,
+        ));
         Ok(Self {
+            watch,
+            workers,
             pipeline,
             plugin,
             plan,
@@ -135,7 +140,13 @@ impl<'c> Prepared<'c> {
         })
     }
 
-    fn start(self, log: &Log, metrics: &Metrics, suspect: bool) -> Result<Running, Error> {
+    /// Starts the workers; `suspect`: the replayed window runs one delivery at a time.
+    pub(super) fn start(
+        self,
+        log: &Log,
+        metrics: &Metrics,
+        suspect: bool,
+    ) -> Result<Running, Error> {
         let replay_until = self
             .places
             .iter()
@@ -144,21 +155,14 @@ impl<'c> Prepared<'c> {
                 Some((topic.name.clone(), place.number, place.replay_until))
             })
             .collect();
-        let count = (self.pipeline.handler.concurrency.get() as usize)
-            .min(self.places.len())
-            .max(1);
+        let count = self.workers;
         let mut shares: Vec<Vec<Place>> = (0..count).map(|_| Vec::new()).collect();
         for (index, place) in self.places.into_iter().enumerate() {
             if let Some(share) = shares.get_mut(index % count) {
                 share.push(place);
             }
         }
-        let watch = Arc::new(Watch::new(
-            &self.plan.pipeline,
-            &self.plan.consumer_group,
-            &self.plan.plugin_digest,
-            count,
-        ));
+        let watch = self.watch;
         let names: Vec<&str> = self
             .targets
             .iter()

@@ -17,6 +17,15 @@ use crate::pipeline::verdict::{Reason, Report, Verdict, judge};
 use crate::plugin::frame::{Outcome, Outcomes, OutputIter};
 use crate::plugin::{Fault, FaultKind};
 
+/// What a call came to.
+pub(super) enum Called {
+    /// There was nothing to call.
+    Nothing,
+    Answered(Outcomes),
+    /// The only message of the frame is at fault.
+    Faulted(Fault),
+}
+
 /// Why outputs that the guest returned cannot be published.
 struct Unpublishable {
     kind: &'static str,
@@ -32,21 +41,26 @@ where
 {
     /// Judges the deliveries of a call, in order. After a lane's first non-success its later results in
     /// the call are discarded and not charged (§2.3).
-    pub(super) fn judge(&mut self, outcomes: Option<&Outcomes>) -> Result<(), Halt> {
-        if self.plan.has_state
+    pub(super) fn judge(&mut self, called: &Called) -> Result<(), Halt> {
+        if let Called::Answered(outcomes) = called
+            && self.plan.has_state
             && self.entries.len() > 1
-            && outcomes.is_some_and(|all| !all.iter().all(|one| is_success(&one)))
+            && !outcomes.iter().all(|outcome| is_success(&outcome))
         {
             // State writes of a call cannot be told apart by message: run them one by one.
             self.run_again_one_by_one();
             return Ok(());
         }
         let mut entries = std::mem::take(&mut self.entries);
-        let mut results = outcomes.map(Outcomes::iter);
+        let mut results = match called {
+            Called::Answered(outcomes) => Some(outcomes.iter()),
+            Called::Nothing | Called::Faulted(_) => None,
+        };
         for entry in entries.drain(..) {
-            let outcome = match entry.work {
-                Work::Call => results.as_mut().and_then(Iterator::next),
-                Work::Duplicate(_) | Work::Refuse(..) => None,
+            let outcome = match (&entry.work, called) {
+                (Work::Duplicate(_) | Work::Refuse(..), _) => None,
+                (Work::Call, Called::Faulted(fault)) => Some(Outcome::OverLimit(fault.clone())),
+                (Work::Call, _) => results.as_mut().and_then(Iterator::next),
             };
             if !self.failed.is_empty() {
                 let lane = self.lane(&entry.delivery);
@@ -60,29 +74,6 @@ where
         self.entries = entries;
         self.lanes.call_finished();
         faults::point("judged");
-        Ok(())
-    }
-
-    /// The only message of the call is at fault.
-    pub(super) fn judge_fault(&mut self, fault: &Fault) -> Result<(), Halt> {
-        self.counts.fault(fault.kind.as_str());
-        let mut entries = std::mem::take(&mut self.entries);
-        for entry in entries.drain(..) {
-            let report = match &entry.work {
-                Work::Call => report_of(fault),
-                Work::Duplicate(completion) => {
-                    self.duplicate(&entry, completion);
-                    continue;
-                }
-                Work::Refuse(reason, error) => Report::Refused {
-                    reason: *reason,
-                    error,
-                },
-            };
-            self.conclude(&entry, &report)?;
-        }
-        self.entries = entries;
-        self.lanes.call_finished();
         Ok(())
     }
 

@@ -18,6 +18,7 @@ use crate::message::HeadersBuf;
 use crate::pipeline::correlation::Correlation;
 use crate::pipeline::counts::{Counts, Observer};
 use crate::pipeline::handler::Handler;
+use crate::pipeline::judge::Called;
 use crate::pipeline::lane::{LaneKey, Lanes};
 use crate::pipeline::offsets::{Offsets, Progress};
 use crate::pipeline::overlay::Overlay;
@@ -98,6 +99,8 @@ pub(super) struct Partition<M> {
     pub suspect_until: u64,
     pub offsets: Offsets,
     pub window: Window<M>,
+    /// What is durable of its committed offset.
+    pub settled: u64,
     /// Its progress changed since the last settlement.
     pub dirty: bool,
 }
@@ -135,6 +138,8 @@ pub(super) struct Sent {
 
 #[derive(Default)]
 pub(super) struct After {
+    /// Committed offsets by partition.
+    pub committed: Vec<(usize, u64)>,
     /// The table has these now.
     pub completed: Vec<(KeyHash, Fence)>,
     /// The attempt is durable: the backoff (ms) starts.
@@ -225,6 +230,7 @@ where
                 topic: a.topic,
                 number: a.partition,
                 suspect_until: a.suspect_until,
+                settled: a.progress.committed,
                 offsets: restore(a.progress),
                 window: Window::default(),
                 dirty: false,
@@ -268,7 +274,8 @@ where
     /// Works until it is told to stop. Drained: everything called is settled and durable.
     pub fn run(mut self) -> Result<(), Halt> {
         let result = self.work();
-        self.observe(true);
+        self.observer.counted(&mut self.counts);
+        self.show();
         result
     }
 
@@ -304,7 +311,7 @@ where
         }
         self.mark_before_the_call()?;
         if self.batch.is_empty() {
-            self.judge(None)?;
+            self.judge(&Called::Nothing)?;
             return Ok(true);
         }
         let started = self.clock.monotonic_ns();
@@ -318,8 +325,8 @@ where
         self.timed(started);
         self.forward_logs();
         match called {
-            Ok(outcomes) => self.judge(Some(&outcomes))?,
-            Err(fault) => self.fault(&fault)?,
+            Ok(outcomes) => self.judge(&Called::Answered(outcomes))?,
+            Err(fault) => self.fault(fault)?,
         }
         if self.plan.isolation == crate::config::valid::Isolation::Message {
             self.handler.reset();
@@ -329,9 +336,9 @@ where
 
     /// A fault costs the whole call. Alone, the message is at fault; otherwise they run again one by
     /// one, so that only the culprit is charged (§5.4).
-    fn fault(&mut self, fault: &Fault) -> Result<(), Halt> {
+    fn fault(&mut self, fault: Fault) -> Result<(), Halt> {
         if self.batch.len() == 1 {
-            return self.judge_fault(fault);
+            return self.judge(&Called::Faulted(fault));
         }
         tracing::debug!(
             messages = self.batch.len(),

@@ -47,6 +47,9 @@ where
         for (index, partition) in self.partitions.iter_mut().enumerate() {
             if partition.dirty {
                 partition.dirty = false;
+                self.after
+                    .committed
+                    .push((index, partition.offsets.committed()));
                 let mut value = Vec::new();
                 if faults::mutant("commit_past_unfinished") {
                     let committed = partition.offsets.position();
@@ -105,6 +108,11 @@ where
             if let Some(claims) = &self.claims {
                 for (hash, fence) in sent.after.completed {
                     claims.durable(hash, fence);
+                }
+            }
+            for (index, committed) in sent.after.committed {
+                if let Some(partition) = self.partitions.get_mut(index) {
+                    partition.settled = committed;
                 }
             }
             for (lane, delay_ms) in sent.after.backoffs {
@@ -240,7 +248,7 @@ where
         Some(PartitionSnapshot {
             topic: topic.name.clone(),
             partition: partition.number,
-            committed: partition.offsets.committed(),
+            committed: partition.settled,
             position: partition.offsets.position(),
             end: self.connector.end(index),
             held: partition.offsets.unfinished(),
