@@ -14,7 +14,7 @@ use crate::guests::{self, Profile};
 use crate::process::{Error, target_dir};
 use crate::tools;
 
-use flights::{GROUP, SOURCE};
+use flights::{GROUP, Input, SOURCE};
 use host::{Counts, Host, Totals};
 
 /// Without a message finished for this long, something is wrong.
@@ -33,8 +33,9 @@ struct Options {
 struct Figures {
     published: u64,
     totals: Totals,
-    /// Messages that came to the topics in this run.
+    /// Messages that came to the topics.
     new: Counts,
+    /// From the first message published to the last one settled.
     seconds: f64,
 }
 
@@ -108,8 +109,12 @@ pub(crate) fn check() -> Result<Tally, Error> {
 /// Publishes what is not in the log yet, waits until it is consumed, and stops the host.
 fn play(host: &mut Host) -> Result<Figures, Error> {
     let before = host.counts()?;
-    let published = publish(host, before.source)?;
-    let seconds = wait_until_consumed(host, before.source + published)?;
+    let input = flights::input(before.source)?;
+    let published = input.messages;
+    let started = Instant::now();
+    publish(host, &input)?;
+    wait_until_consumed(host, before.source + published)?;
+    let seconds = started.elapsed().as_secs_f64();
     let totals = host.totals()?;
     host.stop(SHUTDOWN_MAX)?;
     // Read again from the directory: what counts is what is durable.
@@ -154,23 +159,20 @@ impl Options {
     }
 }
 
-/// Publishes what is not in the log yet; returns how many messages that were.
-fn publish(host: &Host, already: u64) -> Result<u64, Error> {
-    let input = flights::input(already)?;
+fn publish(host: &Host, input: &Input) -> Result<(), Error> {
     if input.messages == 0 {
         println!("the flights are in the log already: publishing 0 messages");
-        return Ok(0);
+        return Ok(());
     }
     println!(
         "publishing {} messages to the topic {SOURCE}",
         grouped(input.messages)
     );
-    host.produce(SOURCE, &input.path)?;
-    Ok(input.messages)
+    host.produce(SOURCE, &input.path)
 }
 
-/// Waits until the group has settled `end` messages; returns the seconds since the host was ready.
-fn wait_until_consumed(host: &mut Host, end: u64) -> Result<f64, Error> {
+/// Waits until the group has settled `end` messages.
+fn wait_until_consumed(host: &mut Host, end: u64) -> Result<(), Error> {
     let is_shown = std::io::stdout().is_terminal();
     let mut last = (0, Instant::now());
     loop {
@@ -180,8 +182,10 @@ fn wait_until_consumed(host: &mut Host, end: u64) -> Result<f64, Error> {
             std::io::stdout().flush()?;
         }
         if settled >= end {
-            println!();
-            return Ok(host.ready_for().as_secs_f64());
+            if is_shown {
+                println!();
+            }
+            return Ok(());
         }
         if settled != last.0 {
             last = (settled, Instant::now());

@@ -120,7 +120,7 @@ pub(crate) fn lint() -> Result<(), Error> {
     let toolchain = guest_toolchain()?;
     for workspace in workspaces()? {
         cargo()
-            .args(["fmt", "--all", "--check"])
+            .args(["fmt", "--check"])
             .dir(&workspace.dir)
             .succeed()?;
         // Clippy comes with the host's own toolchain only.

@@ -70,6 +70,15 @@ impl Ports {
             .build()
             .map_err(Error::Runtime)?;
         let token = Token::random();
+        // Before anything answers: whoever finds the host ready can also find its admin port.
+        let address = Address {
+            admin,
+            health,
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        token.write(data_dir)?;
+        address.write(data_dir)?;
         let (stop, stopped) = watch::channel(false);
         let admin_router = routes::router(Arc::clone(&console), token.clone());
         let health_router = health::router(console, metrics);
@@ -84,14 +93,6 @@ impl Ports {
                 runtime.spawn(port::serve(health, health_router, stopped)),
             ]
         };
-        let address = Address {
-            admin,
-            health,
-            pid: std::process::id(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
-        token.write(data_dir)?;
-        address.write(data_dir)?;
         tracing::info!(%admin, %health, "ports are open");
         Ok(Self {
             runtime: Some(runtime),

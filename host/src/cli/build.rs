@@ -25,31 +25,29 @@ pub(super) struct Build {
     /// Where the plugin goes [default: NAME.wasm in the project]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Compile nothing: make the plugin of this core module, whatever compiler it is from
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "out",
+        conflicts_with = "project"
+    )]
+    module: Option<PathBuf>,
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
 
 pub(super) fn run(build: &Build, out: &mut Out) -> Result<(), Error> {
-    let manifest = build.project.join("Cargo.toml");
-    if !manifest.is_file() {
-        return Err(Error::failed(
-            format!("there is no {}", manifest.display()),
-            "name the project's folder, or make a project with `wasmill new rust NAME`",
-        ));
-    }
-    ensure_target(&build.project)?;
-    let name = package_name(&build.project)?;
-    let core = compile(&build.project, &name)?;
+    let (core, target) = match (&build.module, &build.out) {
+        (Some(module), Some(target)) => (module.clone(), target.clone()),
+        (_, target) => {
+            let (core, beside) = build_project(&build.project)?;
+            (core, target.clone().unwrap_or(beside))
+        }
+    };
     let core = fs::read(&core)
         .map_err(|why| Error::failed(format!("cannot read {}: {why}", core.display()), ""))?;
     let component = componentize(&core).map_err(|why| Error::failed(why.to_string(), ""))?;
-    let target = build
-        .out
-        .clone()
-        .unwrap_or_else(|| match build.project.to_str() {
-            Some(".") => PathBuf::from(format!("{name}.wasm")),
-            _ => build.project.join(format!("{name}.wasm")),
-        });
     replace(&target, &component)?;
     let inspection = inspect(&target).map_err(|why| Error::failed(why.to_string(), ""))?;
     if let Format::Json = build.output {
@@ -60,6 +58,21 @@ pub(super) fn run(build: &Build, out: &mut Out) -> Result<(), Error> {
         out.bold(&text::escape(&target.display().to_string()))
     ))?;
     plugin::show(&inspection, out)
+}
+
+/// Compiles the project; returns its core module and where its plugin goes by default.
+fn build_project(project: &Path) -> Result<(PathBuf, PathBuf), Error> {
+    let manifest = project.join("Cargo.toml");
+    if !manifest.is_file() {
+        return Err(Error::failed(
+            format!("there is no {}", manifest.display()),
+            "name the project's folder, or make a project with `wasmill new rust NAME`",
+        ));
+    }
+    ensure_target(project)?;
+    let name = package_name(project)?;
+    let core = compile(project, &name)?;
+    Ok((core, project.join(format!("{name}.wasm"))))
 }
 
 /// Without the target cargo fails with a page of missing `core`; rustup can add it.

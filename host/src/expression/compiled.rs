@@ -5,7 +5,7 @@
 use cel::IdedExpr;
 use cel::common::ast::{Expr, LiteralValue};
 
-use super::json::{StringToken, unescape};
+use super::json::{NumberToken, unescape};
 use super::path::{Node, PATHS_MAX};
 use super::read::{Read, number_of};
 use super::scan::{Picked, Slots, scan};
@@ -55,10 +55,10 @@ impl Compiled {
     pub(super) fn canonical(&self, message: &MessageRef<'_>, out: &mut Vec<u8>) -> Option<()> {
         let begin = out.len();
         let payload = message.payload.unwrap_or_default();
-        let slots = match &self.trie {
-            Some(trie) => scan(message.payload?, trie).ok()?,
-            None => Slots::default(),
-        };
+        let mut slots = Slots::default();
+        if let Some(trie) = &self.trie {
+            scan(message.payload?, trie, &mut slots)?;
+        }
         let done = match self.parts.as_slice() {
             [part] => single(part, message, payload, &slots, out),
             parts => {
@@ -134,7 +134,14 @@ fn single(
     } = part
     {
         match *slots.get(*slot)? {
-            Picked::Number(token) => return write(&number(payload, token).to_cel()?, out).ok(),
+            Picked::Number {
+                start,
+                end,
+                integer,
+            } => {
+                let token = token(start, end, integer);
+                return write(&number(payload, token).to_cel()?, out).ok();
+            }
             Picked::Bool(value) => return write(&cel::Value::Bool(value), out).ok(),
             _ => {}
         }
@@ -160,8 +167,24 @@ fn text(
             out.extend_from_slice(value.unwrap_or_default());
         }
         Part::Path { slot, stringified } => match *slots.get(*slot)? {
-            Picked::String(token) => string(payload, token, out)?,
-            Picked::Number(token) if *stringified && token.integer => {
+            Picked::String {
+                start,
+                end,
+                escaped,
+            } => {
+                let inside = payload.get(start as usize..end as usize)?;
+                if escaped {
+                    unescape(inside, out);
+                } else {
+                    out.extend_from_slice(inside);
+                }
+            }
+            Picked::Number {
+                start,
+                end,
+                integer: true,
+            } if *stringified => {
+                let token = token(start, end, true);
                 let digits = payload.get(token.start..token.end)?;
                 // Eighteen digits always fit; "-0" is 0.
                 if digits.len() <= 18 && digits != b"-0" {
@@ -183,14 +206,12 @@ fn text(
     Some(())
 }
 
-fn string(payload: &[u8], token: StringToken, out: &mut Vec<u8>) -> Option<()> {
-    let inside = payload.get(token.start..token.end)?;
-    if token.escaped {
-        unescape(inside, out);
-    } else {
-        out.extend_from_slice(inside);
+const fn token(start: u32, end: u32, integer: bool) -> NumberToken {
+    NumberToken {
+        start: start as usize,
+        end: end as usize,
+        integer,
     }
-    Some(())
 }
 
 fn utf8(bytes: &[u8]) -> Option<&[u8]> {

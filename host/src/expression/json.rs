@@ -1,5 +1,5 @@
 //! The words of JSON (RFC 8259): strings, numbers, literals, white space, each checked while it is
-//! walked. The scan and the tree are both built on these, so that they agree on what is valid.
+//! walked, with the place and what was expected where they stop being JSON.
 //! Stricter than the grammar in one place: a lone surrogate escape is invalid, as it is no text.
 
 /// Arrays and objects inside each other; more is refused, as serde_json refuses it.
@@ -37,9 +37,6 @@ pub(super) struct Cursor<'a> {
     pub(super) at: usize,
 }
 
-const ONES: u64 = 0x0101_0101_0101_0101;
-const HIGHS: u64 = 0x8080_8080_8080_8080;
-
 impl<'a> Cursor<'a> {
     pub(super) const fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
@@ -52,13 +49,11 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    #[inline]
     pub(super) fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
 
     /// The next byte that is not white space, which stays unread.
-    #[inline]
     pub(super) fn next_word(&mut self) -> Option<u8> {
         let mut byte = self.peek()?;
         while matches!(byte, b' ' | b'\n' | b'\t' | b'\r') {
@@ -69,7 +64,6 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads `word`, which begins at the cursor.
-    #[inline]
     pub(super) fn literal(&mut self, word: &'static str) -> Result<(), Invalid> {
         let end = self.at + word.len();
         if self.bytes.get(self.at..end) == Some(word.as_bytes()) {
@@ -89,23 +83,16 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads a string; the cursor stands on its opening quote.
-    #[inline]
     pub(super) fn string(&mut self) -> Result<StringToken, Invalid> {
         self.at += 1;
         let start = self.at;
         let mut escaped = false;
-        let mut highs = HIGHS;
         loop {
-            self.skip_plain(highs);
             match self.peek() {
                 Some(b'"') => break,
                 Some(b'\\') => {
                     escaped = true;
                     self.escape()?;
-                }
-                Some(0x80..) => {
-                    highs = 0;
-                    self.at += 1;
                 }
                 Some(0x20..) => self.at += 1,
                 Some(_) => return Err(self.invalid("an escape instead of a control character")),
@@ -113,9 +100,7 @@ impl<'a> Cursor<'a> {
             }
         }
         let end = self.at;
-        if highs == 0 {
-            self.check_utf8(start, end)?;
-        }
+        self.check_utf8(start, end)?;
         self.at += 1;
         Ok(StringToken {
             start,
@@ -124,32 +109,6 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// Moves on eight bytes at a time while none of them is a quote, a backslash, a control character
-    /// or (as long as `highs` asks for it) not ASCII, then to the first that is.
-    #[inline]
-    fn skip_plain(&mut self, highs: u64) {
-        let Some(mut rest) = self.bytes.get(self.at..) else {
-            return;
-        };
-        while let Some((word, tail)) = rest.split_first_chunk::<8>() {
-            let word = u64::from_le_bytes(*word);
-            let has = |byte: u8| {
-                let x = word ^ (ONES * u64::from(byte));
-                x.wrapping_sub(ONES) & !x & HIGHS
-            };
-            let control = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
-            let stop = has(b'"') | has(b'\\') | control | (word & highs);
-            if stop != 0 {
-                // The lowest mark is exact; a borrow can only forge marks above it.
-                self.at += (stop.trailing_zeros() / 8) as usize;
-                return;
-            }
-            self.at += 8;
-            rest = tail;
-        }
-    }
-
-    #[cold]
     fn escape(&mut self) -> Result<(), Invalid> {
         self.at += 1;
         match self.peek() {
@@ -192,7 +151,6 @@ impl<'a> Cursor<'a> {
         Ok(value)
     }
 
-    #[cold]
     fn check_utf8(&self, start: usize, end: usize) -> Result<(), Invalid> {
         let inside = self.bytes.get(start..end).unwrap_or_default();
         std::str::from_utf8(inside)
@@ -204,7 +162,6 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads a number; the cursor stands on its first byte.
-    #[inline]
     pub(super) fn number(&mut self) -> Result<NumberToken, Invalid> {
         let start = self.at;
         if self.peek() == Some(b'-') {
@@ -236,7 +193,6 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    #[inline]
     fn digits(&mut self) {
         while matches!(self.peek(), Some(b'0'..=b'9')) {
             self.at += 1;
@@ -254,7 +210,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-fn hex(digits: &[u8]) -> Option<u32> {
+pub(super) fn hex(digits: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0, |value, byte| {
         Some(value * 16 + char::from(*byte).to_digit(16)?)
     })

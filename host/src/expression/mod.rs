@@ -196,7 +196,13 @@ impl ParseError {
 
 /// Checks that `bytes` are one JSON document, as `message.json` would read it; says where they are not.
 pub fn json_is_valid(bytes: &[u8]) -> Result<(), String> {
-    scan::check(bytes).map_err(|invalid| invalid.to_string())
+    if scan::check(bytes).is_some() {
+        return Ok(());
+    }
+    match tree::Json::parse(bytes) {
+        Ok(_) => Ok(()),
+        Err(invalid) => Err(invalid.to_string()),
+    }
 }
 
 /// The first syntax error, in one line.

@@ -1,3 +1,5 @@
+//! What an expression gives for a message: by the scan, by the interpreter, and that both agree.
+
 use super::*;
 use crate::message::HeadersBuf;
 use proptest::prelude::*;

@@ -191,3 +191,26 @@ impl Drop for Ticker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_never_exceeds_its_total() {
+        let budget = Budget::new(100);
+        assert!(budget.take(60) && !budget.take(41) && budget.take(40));
+        assert!(!budget.take(1) && !budget.take(u64::MAX));
+        budget.give(100);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn the_clock_thread_ends_with_the_engine() {
+        let engine = wasmtime::Engine::default();
+        let start = Instant::now();
+        // Dropping waits for the thread, without waiting for its next tick.
+        drop(Ticker::start(engine).unwrap());
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }
+}

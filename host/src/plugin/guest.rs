@@ -125,6 +125,11 @@ impl ResourceLimiter for MemoryAccount {
     }
 
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        // The pool's slots are as large as the largest limit, or the machine has no memory left.
+        self.refused = Some(Refusal::Memory {
+            asked: self.bytes,
+            max: self.max,
+        });
         let pending = std::mem::take(&mut self.pending);
         self.budget.give(pending);
         self.bytes -= pending;

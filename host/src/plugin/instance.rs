@@ -25,6 +25,9 @@ use super::state::StateWrite;
 /// Most bytes that one call may return.
 pub const RESULT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Most WASI resources (streams, pollables) that a guest may hold open.
+pub const HANDLES_MAX: usize = 10_000;
+
 /// An instance; the guest is started by the first call. Not shared between threads.
 pub struct Instance {
     plugin: Arc<Loaded>,
@@ -139,6 +142,7 @@ impl Instance {
         let mut store = Store::new(&shared.wasm, guest);
         store.limiter(|guest| &mut guest.memory);
         store.set_hostcall_fuel(RESULT_BYTES_MAX);
+        store.set_max_component_handles(HANDLES_MAX);
         store.epoch_deadline_trap();
         arm(&mut store, plugin.limits.time);
         let started = plugin.pre.instantiate(&mut store).and_then(|instance| {

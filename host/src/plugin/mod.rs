@@ -32,7 +32,7 @@ pub use engine::{Engine, GUEST_STACK_MAX, Options, TABLE_ELEMENTS_MAX};
 pub use error::Error;
 pub use fault::{FAULT_MESSAGE_MAX, Fault, FaultKind};
 pub use imports::RANDOM_BYTES_MAX;
-pub use instance::{Instance, RESULT_BYTES_MAX};
+pub use instance::{HANDLES_MAX, Instance, RESULT_BYTES_MAX};
 pub use load::{Inspection, PLUGIN_BYTES_MAX, Plugin, inspect};
 pub use logs::{LOG_LINES_HELD_MAX, LOG_TEXT_MAX, LogLevel, LogLine};
 pub use state::{

@@ -16,7 +16,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::fault::{Fault, FaultKind};
 use super::guest::{Guest, Session};
-use super::imports::Abort;
+use super::imports::{Abort, RANDOM_BYTES_MAX};
 use super::lock;
 
 /// Longest unfinished line of standard output or error that is held, in bytes; then it is cut there.
@@ -40,6 +40,7 @@ impl WasiView for Guest {
                 .stderr(Stdio::new(session, Kind::Error))
                 .allow_tcp(false)
                 .allow_udp(false)
+                .max_random_size(RANDOM_BYTES_MAX.into())
                 .build();
             Box::new((ctx, ResourceTable::new()))
         });

@@ -28,9 +28,14 @@ pub(crate) fn input(already: u64) -> Result<Input, Error> {
     let mut lines = String::new();
     let mut messages = 0;
     let broken = broken(month.lines().next().ok_or("the data is empty")?)?;
-    let flights = month.lines().chain(month.lines()).map(flight);
+    let flights = month.lines().count() * 2;
     let skipped = usize::try_from(already)?;
-    for message in flights.chain(broken.map(Ok)).skip(skipped) {
+    let left = month.lines().chain(month.lines()).skip(skipped).map(flight);
+    let broken = broken
+        .into_iter()
+        .skip(skipped.saturating_sub(flights))
+        .map(Ok);
+    for message in left.chain(broken) {
         writeln!(lines, "{}", message?)?;
         messages += 1;
     }

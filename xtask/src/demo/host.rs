@@ -1,12 +1,15 @@
 //! A host under the demo, driven through the commands that users have. Not here: what is published and
 //! what the figures mean.
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::flights::{DEAD_LETTERS, OUTPUTS, SOURCE};
+use crate::guests::plugins_dir;
 use crate::process::{Error, Program, Running, program, root, target_dir};
 
 const START_MAX: Duration = Duration::from_secs(60);
@@ -17,7 +20,6 @@ pub(crate) struct Host {
     data_dir: PathBuf,
     log: PathBuf,
     running: Option<Running>,
-    ready_since: Instant,
 }
 
 /// Messages in the topics.
@@ -57,17 +59,18 @@ impl Host {
             .arg(root().join("plugins/examples/flights/pipeline.yaml"))
             .env("WASMILL_DATA_DIR", data_dir)
             .env("WASMILL_ADMIN", admin)
-            .env("WASMILL_HEALTH", health)
+            .env("WASMILL_HEALTH", &health)
+            .env("WASMILL_PLUGINS", plugins_dir())
             .spawn(&log)?;
         let mut host = Self {
             binary,
             data_dir: data_dir.to_owned(),
             log,
             running: Some(running),
-            ready_since: Instant::now(),
         };
         let started = Instant::now();
-        while host.json(&["status"]).is_err() {
+        // Asked over HTTP: a command would open the data directory itself while no host holds it.
+        while !is_ready(&health) {
             host.still_runs()?;
             if started.elapsed() > START_MAX {
                 return Err(format!(
@@ -78,13 +81,12 @@ impl Host {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        host.ready_since = Instant::now();
         Ok(host)
     }
 
     /// Publishes the JSON lines in `file`.
     pub(crate) fn produce(&self, topic: &str, file: &Path) -> Result<(), Error> {
-        self.command(&["produce", topic, "--format", "json", "--file"])
+        self.command(&["produce", topic, "--format", "json-lines", "--file"])
             .arg(file)
             .succeed()
     }
@@ -122,9 +124,9 @@ impl Host {
 
     /// The first dead letter, as `wasmill dlq show` prints it.
     pub(crate) fn one_dead_letter(&self) -> Result<String, Error> {
-        let list = self.json(&["dlq", "list", DEAD_LETTERS])?;
+        let list = self.json(&["dlq", "list", "--topic", DEAD_LETTERS])?;
         let id = first_of(&list, "id").ok_or("there is no dead letter")?;
-        self.command(&["dlq", "show", DEAD_LETTERS, &id]).output()
+        self.command(&["dlq", "show", &id]).output()
     }
 
     /// Asks the host to end and waits until it has.
@@ -146,11 +148,6 @@ impl Host {
             .map_err(|error| format!("the host: {error}; its log is {}", self.log.display()).into())
     }
 
-    /// How long it has been ready.
-    pub(crate) fn ready_for(&self) -> Duration {
-        self.ready_since.elapsed()
-    }
-
     pub(crate) fn binary(&self) -> &Path {
         &self.binary
     }
@@ -165,9 +162,9 @@ impl Host {
 
     fn command(&self, words: &[&str]) -> Program {
         program(&self.binary)
-            .args(words)
             .arg("--data-dir")
             .arg(&self.data_dir)
+            .args(words)
     }
 
     fn json(&self, words: &[&str]) -> Result<Value, Error> {
@@ -176,11 +173,27 @@ impl Host {
     }
 }
 
+/// Whether `/readyz` on the health port answers 200.
+fn is_ready(health: &str) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect(health)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(
+            stream,
+            "GET /readyz HTTP/1.1\r\nHost: {health}\r\nConnection: close\r\n\r\n"
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer.starts_with("HTTP/1.1 200 "))
+    };
+    ask().unwrap_or(false)
+}
+
 /// Two loopback addresses that nobody listens on.
 fn free_addresses() -> Result<[String; 2], Error> {
     let listeners = [
-        std::net::TcpListener::bind("127.0.0.1:0")?,
-        std::net::TcpListener::bind("127.0.0.1:0")?,
+        TcpListener::bind("127.0.0.1:0")?,
+        TcpListener::bind("127.0.0.1:0")?,
     ];
     let [admin, health] = &listeners;
     Ok([

@@ -89,7 +89,8 @@ impl Commit {
 
 impl Write {
     fn bytes(&self) -> usize {
-        const ENTRY: usize = 32;
+        // With the allocations that hold it.
+        const ENTRY: usize = 112;
         ENTRY
             + match self {
                 Self::Progress { value, .. } | Self::Completion { value, .. } => value.len(),

@@ -1,47 +1,29 @@
-//! The one thread that writes: takes jobs in order, gives offsets, makes one atomic batch and one
-//! fsync of them, raises the high-water mark, shows the messages to readers, acknowledges. When
-//! writing fails it reopens fjall and writes the same plan again until it is durable.
+//! The one thread that writes: takes jobs in order, gives offsets, plans one atomic batch of them, has
+//! it made durable, acknowledges. How a plan becomes durable is the `writer`'s.
 
+use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use fjall::{OwnedWriteBatch as WriteBatch, PersistMode, Slice};
+use fjall::Slice;
 
 use super::catalog::{Bucket, CompletionLog, Segment, user_key};
 use super::commit::{Append, Commit, Committed, Write};
 use super::completions::{Completion, GENERATIONS_PER_LOG};
 use super::error::Error;
-use super::mark::{Mark, MarkFile};
 use super::options::{GROUPS_MAX, PARTITIONS_MAX, TOPICS_MAX};
-use super::plan::{Change, Plan};
-use super::preflight;
+use super::plan::Plan;
 use super::queue::{AckOnce, Job, Taken};
 use super::retention::{self, BucketChoice, Open};
-use super::shared::{Shared, State};
-use super::store::{Store, Target, chunk_key, database_dir, progress_key, state_key};
-use super::topic::{GroupId, PartitionId, Topic, TopicSpec, check_group_name, check_topic_name};
+use super::shared::Shared;
+use super::store::{Target, chunk_key, progress_key, state_key};
+use super::topic::{GroupId, Topic, TopicSpec, check_group_name, check_topic_name};
+use super::writer::Writer;
 use crate::config::valid::Durability;
-
-/// First and longest pause between tries to write.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// Sealed memtables of a keyspace that are waited for before fjall may wait (for ever, if its
-/// workers are gone) at 4; one commit adds at most two.
-const SEALED_MAX: usize = 1;
-/// The same for level-0 tables: fjall stops at 30 runs.
-const L0_TABLES_MAX: usize = 27;
-/// Free space that is tried out before fjall is reopened, beside the plan's own bytes.
-const PROBE_BYTES: usize = 256 * 1_024;
-
-type Cause = Arc<str>;
 
 pub(super) struct Committer {
     shared: Arc<Shared>,
-    mark_file: MarkFile,
-    mark: Mark,
-    /// The last durable commit number.
-    seq: u64,
+    writer: Writer,
     /// Next offset by partition id, those of the plan in hand included.
     next: Vec<u64>,
     /// The open segment by topic id, the plan in hand included.
@@ -67,13 +49,7 @@ struct OpenSegment {
 }
 
 impl Committer {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        mark_file: MarkFile,
-        mark: Mark,
-        seq: u64,
-        next: Vec<u64>,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, writer: Writer, next: Vec<u64>) -> Self {
         let state = shared.read_state();
         let open = state
             .catalog
@@ -105,9 +81,7 @@ impl Committer {
         drop(state);
         Self {
             shared,
-            mark_file,
-            mark,
-            seq,
+            writer,
             next,
             open,
             buckets,
@@ -160,21 +134,7 @@ impl Committer {
                 }
             }
         }
-        self.end();
-    }
-
-    fn end(&mut self) {
-        let state = self.shared.read_state();
-        if let Some(store) = &state.store
-            && let Err(error) = store.db.persist(PersistMode::SyncAll)
-        {
-            tracing::warn!(%error, "the journal was not synced at close");
-        }
-        drop(state);
-        self.mark.synced_seq = self.mark.seq;
-        if let Err(error) = self.mark_file.write(&self.mark, true) {
-            tracing::warn!(%error, "the high-water mark was not synced at close");
-        }
+        self.writer.end();
     }
 
     fn run_jobs(&mut self, jobs: Vec<Job>) {
@@ -207,7 +167,7 @@ impl Committer {
             .iter()
             .any(|(c, _)| c.durability.unwrap_or(own) == Durability::Fsync);
         let now_ms = self.shared.now_ms();
-        let mut plan = Plan::new(self.seq + 1, sync);
+        let mut plan = Plan::new(self.writer.seq() + 1, sync);
         let mut acks = Vec::with_capacity(commits.len());
         for (commit, ack) in commits {
             let mut base_offsets = Vec::with_capacity(commit.appends.len());
@@ -221,11 +181,11 @@ impl Committer {
         }
         let result = self
             .log_completions(&mut plan)
-            .and_then(|()| self.apply(&plan));
+            .and_then(|()| self.writer.apply(&plan));
         if result.is_ok() {
-            self.publish(plan);
+            self.writer.publish(plan);
         }
-        let seq = self.seq;
+        let seq = self.writer.seq();
         for (ack, base_offsets) in acks {
             let result = result.clone();
             ack.give(result.map(|()| Committed { base_offsets, seq }));
@@ -466,12 +426,12 @@ impl Committer {
         let topic = Arc::new(Topic::new(id, first, spec));
         let starts = vec![0; topic.partitions.len()];
         let segment = new_segment(1, starts, self.shared.now_ms());
-        let mut plan = Plan::new(self.seq + 1, true);
+        let mut plan = Plan::new(self.writer.seq() + 1, true);
         self.next.resize(partitions, 0);
         self.open.push(OpenSegment::of(&segment));
         plan.create_topic(Arc::clone(&topic), segment);
-        self.apply(&plan)?;
-        self.publish(plan);
+        self.writer.apply(&plan)?;
+        self.writer.publish(plan);
         Ok(topic)
     }
 
@@ -485,24 +445,24 @@ impl Committer {
         drop(state);
         limit("consumer groups", count + 1, GROUPS_MAX, "use fewer groups")?;
         let id = GroupId(count as u32);
-        let mut plan = Plan::new(self.seq + 1, true);
+        let mut plan = Plan::new(self.writer.seq() + 1, true);
         plan.create_group(id, name);
-        self.apply(&plan)?;
-        self.publish(plan);
+        self.writer.apply(&plan)?;
+        self.writer.publish(plan);
         Ok(id)
     }
 
     /// Closes segments by age, drops what retention and expiry say.
     fn maintain(&mut self, now_ms: i64) -> Result<(), Error> {
-        let mut plan = Plan::new(self.seq + 1, true);
+        let mut plan = Plan::new(self.writer.seq() + 1, true);
         for topic in 0..self.open.len() as u32 {
             self.roll_if_due(topic, now_ms, &mut plan);
         }
         if !plan.changes.is_empty() {
-            self.apply(&plan)?;
-            self.publish(plan);
+            self.writer.apply(&plan)?;
+            self.writer.publish(plan);
         }
-        let mut plan = Plan::new(self.seq + 1, true);
+        let mut plan = Plan::new(self.writer.seq() + 1, true);
         let state = self.shared.read_state();
         for entry in &state.catalog.topics {
             let open_bytes = self
@@ -531,157 +491,9 @@ impl Committer {
         if plan.changes.is_empty() {
             return Ok(());
         }
-        self.apply(&plan)?;
-        self.publish(plan);
+        self.writer.apply(&plan)?;
+        self.writer.publish(plan);
         Ok(())
-    }
-
-    /// Makes the plan durable, however long that takes; only closing ends it early.
-    fn apply(&mut self, plan: &Plan) -> Result<(), Error> {
-        let mut pause = PAUSE_MIN;
-        let mut written = false;
-        loop {
-            let result = if written {
-                Ok(())
-            } else {
-                self.write_batch(plan)
-            };
-            let result = result.and_then(|()| {
-                written = true;
-                self.write_mark(plan)
-            });
-            let Err(cause) = result else {
-                self.shared.set_ok();
-                self.seq = plan.seq;
-                return Ok(());
-            };
-            self.shared.set_failing(cause);
-            loop {
-                if !self.shared.queue.rest(pause) {
-                    return Err(Error::Closed);
-                }
-                pause = (pause * 2).min(PAUSE_MAX);
-                if written {
-                    break;
-                }
-                match self.reopen(plan) {
-                    Ok(already_durable) => {
-                        written = already_durable;
-                        break;
-                    }
-                    Err(cause) => self.shared.set_failing(cause),
-                }
-            }
-        }
-    }
-
-    fn write_batch(&mut self, plan: &Plan) -> Result<(), Cause> {
-        let attempt = std::panic::AssertUnwindSafe(|| {
-            self.create_keyspaces(plan)?;
-            let state = self.shared.read_state();
-            let store = state.store().map_err(|e| cause(&e))?;
-            await_room(store, plan)?;
-            let mode = if plan.sync {
-                PersistMode::SyncData
-            } else {
-                PersistMode::Buffer
-            };
-            let mut batch =
-                WriteBatch::with_capacity(store.db.clone(), plan.puts.len()).durability(Some(mode));
-            for put in &plan.puts {
-                let keyspace = store.keyspace(put.target).map_err(|e| cause(&e))?;
-                match &put.value {
-                    Some(value) => batch.insert(keyspace, put.key.clone(), value.clone()),
-                    None => batch.remove(keyspace, put.key.clone()),
-                }
-            }
-            batch.commit().map_err(|e| cause(&e))
-        });
-        std::panic::catch_unwind(attempt).unwrap_or_else(|_| Err(Arc::from("fjall panicked")))
-    }
-
-    fn create_keyspaces(&self, plan: &Plan) -> Result<(), Cause> {
-        for target in &plan.created {
-            let mut state = self.shared.write_state();
-            match &mut state.store {
-                Some(store) => store.ensure(*target).map_err(|e| cause(&e))?,
-                None => return Err(Arc::from("the store is not open")),
-            }
-        }
-        Ok(())
-    }
-
-    fn write_mark(&mut self, plan: &Plan) -> Result<(), Cause> {
-        self.mark.seq = plan.seq;
-        if plan.sync {
-            self.mark.synced_seq = plan.seq;
-        }
-        self.mark.ends.clone_from(&self.next);
-        self.mark_file
-            .write(&self.mark, plan.sync)
-            .map_err(|e| cause(&e))
-    }
-
-    /// Lets go of a fjall that refuses to write and opens it again. Says whether the plan is durable
-    /// already (its batch cannot be: what was not acknowledged is cut from the journal first).
-    fn reopen(&mut self, plan: &Plan) -> Result<bool, Cause> {
-        self.probe(plan.bytes + PROBE_BYTES)
-            .map_err(|e| cause(&e))?;
-        let dir = self.shared.dir.clone();
-        let shared = Arc::clone(&self.shared);
-        let _moving = shared
-            .recent
-            .moving
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let mut state = self.shared.write_state();
-        state.store = None;
-        preflight::check(&database_dir(&dir), self.seq, self.seq).map_err(|e| cause(&e))?;
-        let store = Store::open(&dir, &self.shared.options).map_err(|e| cause(&e))?;
-        let found = store.commit_seq().map_err(|e| cause(&e))?;
-        if found < self.seq {
-            return Err(Arc::from(format!(
-                "the store lost acknowledged commits {} to {}; restore it from a backup",
-                found + 1,
-                self.seq
-            )));
-        }
-        state.store = Some(store);
-        Ok(found >= plan.seq)
-    }
-
-    fn probe(&self, bytes: usize) -> std::io::Result<()> {
-        let path = self.shared.dir.join("probe");
-        let wrote = std::fs::File::create(&path).and_then(|mut file| {
-            std::io::Write::write_all(&mut file, &vec![0; bytes])?;
-            file.sync_all()
-        });
-        let removed = std::fs::remove_file(&path);
-        wrote.and(removed)
-    }
-
-    /// Shows what became durable.
-    fn publish(&mut self, plan: Plan) {
-        self.shared.recent.insert(plan.completions, plan.seq);
-        if !plan.changes.is_empty() {
-            let mut state = self.shared.write_state();
-            let mut dropped = Vec::new();
-            for change in plan.changes {
-                change_catalog(&mut state, change, &mut dropped);
-            }
-            self.shared.publish_earliest(&state.catalog);
-            let (partitions, groups) = (state.catalog.places.len(), state.catalog.groups.len());
-            self.shared.set_counts(partitions, groups);
-            delete(&mut state, &dropped);
-        }
-        if plan.grown.is_empty() {
-            return;
-        }
-        for (partition, end) in &plan.grown {
-            self.shared.set_end(*partition, *end);
-        }
-        let grown: Vec<PartitionId> = plan.grown.iter().map(|(p, _)| *p).collect();
-        self.shared.wake(&grown);
     }
 }
 
@@ -718,102 +530,9 @@ fn limit(what: &'static str, wanted: usize, max: usize, advice: &'static str) ->
     Ok(())
 }
 
-fn cause(error: &dyn std::fmt::Display) -> Cause {
-    Arc::from(error.to_string())
-}
-
 /// The asker may have gone away meanwhile.
 fn answer<T>(reply: &SyncSender<T>, value: T) {
     if reply.send(value).is_err() {
         tracing::debug!("nobody waits for the answer of the committer any more");
-    }
-}
-
-/// fjall waits inside a commit for its own workers, without looking whether they still live; so the
-/// room is waited for here.
-fn await_room(store: &Store, plan: &Plan) -> Result<(), Cause> {
-    let mut seen: Option<Target> = None;
-    for put in &plan.puts {
-        if seen == Some(put.target) {
-            continue;
-        }
-        seen = Some(put.target);
-        let keyspace = store.keyspace(put.target).map_err(|e| cause(&e))?;
-        while keyspace.sealed_memtable_count() > SEALED_MAX
-            || keyspace.l0_table_count() > L0_TABLES_MAX
-        {
-            // Fails once fjall is poisoned.
-            store
-                .db
-                .persist(PersistMode::Buffer)
-                .map_err(|e| cause(&e))?;
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-    Ok(())
-}
-
-fn change_catalog(state: &mut State, change: Change, dropped: &mut Vec<Target>) {
-    let catalog = &mut state.catalog;
-    match change {
-        Change::Topic(topic, segment) => catalog.add_topic(topic, vec![segment]),
-        Change::Group(name) => {
-            catalog.add_group(name);
-        }
-        Change::Roll {
-            topic,
-            closed,
-            opened,
-        } => {
-            if let Some(entry) = catalog.topics.get_mut(topic as usize) {
-                entry.segments.pop();
-                entry.segments.extend([closed, opened]);
-            }
-        }
-        Change::Bucket(bucket) => {
-            catalog.buckets.retain(|b| b.id != bucket.id);
-            catalog.buckets.push(bucket);
-            catalog.next_bucket = catalog.next_bucket.max(bucket.id + 1);
-        }
-        Change::DropSegments { topic, count } => {
-            if let Some(entry) = catalog.topics.get_mut(topic as usize) {
-                let gone = entry.segments.drain(..count.min(entry.segments.len()));
-                dropped.extend(gone.map(|s| Target::Segment {
-                    topic,
-                    segment: s.id,
-                }));
-            }
-        }
-        Change::Log(log) => {
-            catalog.logs.push(log);
-            catalog.next_log = catalog.next_log.max(log.id + 1);
-        }
-        Change::DropLogs(ids) => {
-            catalog.logs.retain(|l| !ids.contains(&l.id));
-            dropped.extend(ids.into_iter().map(Target::Completions));
-        }
-        Change::DropBuckets(ids) => {
-            catalog.buckets.retain(|b| !ids.contains(&b.id));
-            dropped.extend(ids.into_iter().map(Target::Bucket));
-        }
-    }
-}
-
-/// What cannot be deleted now is a stray at the next start and deleted there.
-fn delete(state: &mut State, dropped: &[Target]) {
-    let Some(store) = &mut state.store else {
-        return;
-    };
-    for target in dropped {
-        if let Err(error) = store.delete(*target) {
-            tracing::warn!(%error, ?target, "a dropped keyspace was not deleted yet");
-        }
-    }
-    // Lets fjall look at its sealed journals, which hold on to deleted keyspaces.
-    if !dropped.is_empty()
-        && let Ok(meta) = store.keyspace(Target::Meta)
-        && let Err(error) = meta.rotate_memtable()
-    {
-        tracing::warn!(%error, "journals were not looked at after a deletion");
     }
 }

@@ -74,7 +74,9 @@ impl Error {
     /// A read or an open of fjall failed: I/O errors pass, everything else means damage.
     pub(super) fn from_fjall(what: &str, error: &fjall::Error) -> Self {
         match error {
-            fjall::Error::Io(e) if !is_damage(e.kind()) => {
+            fjall::Error::Io(e) | fjall::Error::Storage(fjall::LsmError::Io(e))
+                if !is_damage(e.kind()) =>
+            {
                 Self::Io(Arc::from(format!("cannot read {what}: {e}")))
             }
             other => Self::damaged(format!("{what} cannot be read ({other})")),

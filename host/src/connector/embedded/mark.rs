@@ -192,12 +192,11 @@ mod tests {
             file.write(&mark(seq), true).unwrap();
         }
         assert_eq!(MarkFile::open(dir.path()).unwrap().1, mark(3));
-        let newest = (3 % 2) * SLOT as u64;
+        // Turns 3 and 2.
+        let (newest, older) = (SLOT as u64, 0);
         file.file.write_all_at(&[0xff; 40], newest + 20).unwrap();
         assert_eq!(MarkFile::open(dir.path()).unwrap().1, mark(2));
-        file.file
-            .write_all_at(&[0xff; 40], (2 % 2) * SLOT as u64 + 20)
-            .unwrap();
+        file.file.write_all_at(&[0xff; 40], older + 20).unwrap();
         assert!(matches!(
             MarkFile::open(dir.path()),
             Err(Error::Damaged { .. })

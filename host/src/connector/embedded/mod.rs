@@ -29,6 +29,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod topic;
+mod writer;
 
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
@@ -55,6 +56,7 @@ use mark::{Mark, MarkFile, boot_id};
 use queue::{AckOnce, Job};
 use shared::Shared;
 use store::{Store, Target, database_dir};
+use writer::Writer;
 
 /// An open log. Clones are the same log; the last one to go closes it.
 #[derive(Clone)]
@@ -100,6 +102,11 @@ impl Handle {
             return Ok(());
         };
         self.shared.queue.close();
+        if running.committer.thread().id() == std::thread::current().id() {
+            // The last handle went inside an acknowledgement: nobody is left to wait.
+            self.shared.recent.stop();
+            return Ok(());
+        }
         let ended = running.committer.join();
         self.shared.recent.stop();
         let ended = ended.and(running.mover.join());
@@ -140,7 +147,12 @@ impl Log {
         let ends = store.recover_ends(&catalog, &mark)?;
         let shared = Arc::new(Shared::new(dir.clone(), options, store, catalog, &ends));
         shared.recover_recent()?;
-        let committer = Committer::new(Arc::clone(&shared), mark_file, mark, seq, ends);
+        let mark = Mark {
+            ends: ends.clone(),
+            ..mark
+        };
+        let writer = Writer::new(Arc::clone(&shared), mark_file, mark, seq);
+        let committer = Committer::new(Arc::clone(&shared), writer, ends);
         let for_mover = Arc::clone(&shared);
         let running = Running {
             committer: spawn("log-committer", dir, move || committer.run())?,
@@ -182,10 +194,7 @@ impl Log {
         job: impl FnOnce(std::sync::mpsc::SyncSender<Result<T, Error>>) -> Job,
     ) -> Result<T, Error> {
         let (reply, answer) = sync_channel(1);
-        self.shared()
-            .queue
-            .push(job(reply), 0, None)
-            .map_err(|(e, _)| e)?;
+        self.shared().queue.push(job(reply), 0, None)?;
         answer.recv().unwrap_or(Err(Error::Closed))
     }
 
@@ -232,14 +241,7 @@ impl Log {
         commit.check(partitions, groups)?;
         let bytes = commit.bytes();
         let job = Job::Commit(commit, AckOnce::new(ack));
-        match shared.queue.push(job, bytes, deadline) {
-            Ok(()) => Ok(()),
-            Err((error, Job::Commit(_, ack))) => {
-                ack.forget();
-                Err(error)
-            }
-            Err((error, _)) => Err(error),
-        }
+        shared.queue.push(job, bytes, deadline)
     }
 
     /// Submits and waits.
@@ -485,5 +487,6 @@ fn open_existing(dir: &Path, options: &Options) -> Result<Opened, Error> {
     }
     let catalog = store.load_catalog()?;
     store.delete_strays(&catalog)?;
+    preflight::delete_set_aside(&database_dir(dir))?;
     Ok((mark_file, mark, store, catalog))
 }

@@ -30,19 +30,19 @@ pub const MESSAGE_BYTES_DEFAULT: u32 = 1_024 * 1_024;
 pub struct Options {
     /// When a commit counts as done.
     pub durability: Durability,
-    /// Bytes after which a segment is closed. Default 256 MiB.
+    /// Bytes after which a segment is closed. Default 128 MiB; more than 18 memtables are merged once.
     pub segment_bytes: u64,
     /// Age after which a segment that is not empty is closed. Default 24 h.
     pub segment_age: Duration,
     /// Commits that wait for the committer. Default 1,024.
     pub queue_commits: usize,
-    /// Bytes that wait for the committer. Default 32 MiB. One commit above it passes alone.
+    /// Bytes that wait for the committer. Default 16 MiB. One commit above it passes alone.
     pub queue_bytes: usize,
-    /// Bytes made durable by one fsync. Default 8 MiB.
+    /// Bytes made durable by one fsync. Default 4 MiB.
     pub group_bytes: usize,
     /// Block cache. Default 16 MiB.
     pub cache_bytes: u64,
-    /// Memory of a segment's or table's newest writes before they are flushed. Default 16 MiB.
+    /// Memory of a segment's or table's newest writes before they are flushed. Default 8 MiB.
     pub memtable_bytes: u64,
     /// Journals on disk before tables are flushed to get rid of them. Default 128 MiB, at least 64 MiB.
     pub journal_bytes: u64,
@@ -57,13 +57,13 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             durability: Durability::Fsync,
-            segment_bytes: 256 << 20,
+            segment_bytes: 128 << 20,
             segment_age: Duration::from_secs(24 * 3_600),
             queue_commits: 1_024,
-            queue_bytes: 32 << 20,
-            group_bytes: 8 << 20,
+            queue_bytes: 16 << 20,
+            group_bytes: 4 << 20,
             cache_bytes: 16 << 20,
-            memtable_bytes: 16 << 20,
+            memtable_bytes: 8 << 20,
             journal_bytes: 128 << 20,
             recent_completions: 114_688,
             maintenance_interval: Duration::from_secs(10),

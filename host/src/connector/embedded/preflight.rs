@@ -12,6 +12,8 @@ use super::error::Error;
 
 /// Key (in the meta keyspace) of the commit number; the first item of every batch.
 pub(super) const COMMIT_KEY: &[u8] = b"\0wasmill.commit";
+/// Prefix of directories that were keyspaces without a pointer.
+const ASIDE: &str = "set-aside-";
 const TRAILER: &[u8; 4] = b"FJL\x03";
 /// An item after its tag: value type, compression, keyspace u64, key_len u16, value_len u32, stored_len u32.
 const ITEM_HEAD: usize = 20;
@@ -313,21 +315,19 @@ fn check_keyspaces(dir: &Path, acknowledged: u64) -> Result<(), Error> {
             )));
         }
     };
-    let mut own_meta = false;
+    let mut meta = false;
     for entry in list {
         let path = entry.map_err(|e| Error::io("list", dir, &e))?.path();
         let current = path.join("current");
         let is_meta = path.file_name().is_some_and(|n| n == "0");
-        // A keyspace whose deletion was interrupted has no pointer; the catalogue notices others.
+        meta |= is_meta;
         if current.exists() || is_meta {
-            let tables = check_manifest(&path, &current)?;
-            if is_meta {
-                own_meta = true;
-                tables.iter().try_for_each(|t| check_table(&path, *t))?;
-            }
+            check_manifest(&path, &current)?;
+        } else {
+            set_aside(dir, &path)?;
         }
     }
-    if own_meta || acknowledged == 0 {
+    if meta || acknowledged == 0 {
         Ok(())
     } else {
         Err(Error::damaged(format!(
@@ -337,10 +337,29 @@ fn check_keyspaces(dir: &Path, acknowledged: u64) -> Result<(), Error> {
     }
 }
 
-/// A table of a manifest and its checksum.
-type TableSum = (u64, u128);
+/// fjall would delete a keyspace without its pointer. When its own deletion was interrupted that is
+/// right; when the pointer was lost the messages in it are worth keeping until somebody looked.
+fn set_aside(dir: &Path, keyspace: &Path) -> Result<(), Error> {
+    let name = keyspace.file_name().unwrap_or_default();
+    let mut aside = std::ffi::OsString::from(ASIDE);
+    aside.push(name);
+    let aside = dir.parent().unwrap_or(dir).join(aside);
+    std::fs::rename(keyspace, &aside).map_err(|e| Error::io("set aside", keyspace, &e))
+}
 
-fn check_manifest(path: &Path, current: &Path) -> Result<Vec<TableSum>, Error> {
+/// Deletes what was set aside, once the catalogue says that nothing is missing.
+pub(super) fn delete_set_aside(dir: &Path) -> Result<(), Error> {
+    for entry in std::fs::read_dir(dir).map_err(|e| Error::io("list", dir, &e))? {
+        let path = entry.map_err(|e| Error::io("list", dir, &e))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(ASIDE) {
+            std::fs::remove_dir_all(&path).map_err(|e| Error::io("remove", &path, &e))?;
+        }
+    }
+    Ok(())
+}
+
+fn check_manifest(path: &Path, current: &Path) -> Result<(), Error> {
     let pointer = std::fs::read(current)
         .map_err(|e| Error::damaged(format!("{} cannot be read ({e})", current.display())))?;
     let (Some(id), Some(sum), 25) = (
@@ -368,9 +387,5 @@ fn check_manifest(path: &Path, current: &Path) -> Result<Vec<TableSum>, Error> {
             current.display()
         )));
     }
-    Ok(Vec::new())
-}
-
-fn check_table(_path: &Path, _table: TableSum) -> Result<(), Error> {
     Ok(())
 }

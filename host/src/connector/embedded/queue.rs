@@ -52,14 +52,17 @@ enum Phase {
     Dead,
 }
 
+impl Job {
+    fn forget(mut self) {
+        if let Self::Commit(_, ack) = &mut self {
+            ack.0 = None;
+        }
+    }
+}
+
 impl AckOnce {
     pub(super) fn new(ack: Ack) -> Self {
         Self(Some(ack))
-    }
-
-    /// The caller learns otherwise that it was refused.
-    pub(super) fn forget(mut self) {
-        self.0 = None;
     }
 
     /// A panic in the caller's code must not end the committer.
@@ -101,18 +104,21 @@ impl Queue {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits while the queue is full, at most until `deadline`; a job that is refused comes back.
+    /// Waits while the queue is full, at most until `deadline`. The acknowledgement of a job that is
+    /// refused is not given: the error is the answer.
     pub(super) fn push(
         &self,
         job: Job,
         bytes: usize,
         deadline: Option<Instant>,
-    ) -> Result<(), (Error, Job)> {
+    ) -> Result<(), Error> {
         let began = Instant::now();
         let mut inner = self.lock();
         loop {
             if inner.phase != Phase::Open {
-                return Err((Error::Closed, job));
+                drop(inner);
+                job.forget();
+                return Err(Error::Closed);
             }
             let fits = inner.bytes + bytes <= self.bytes_max || inner.jobs.is_empty();
             if inner.jobs.len() < self.commits_max && fits {
@@ -127,7 +133,9 @@ impl Queue {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         let waited = began.elapsed();
-                        return Err((Error::Busy { waited }, job));
+                        drop(inner);
+                        job.forget();
+                        return Err(Error::Busy { waited });
                     }
                     self.drained
                         .wait_timeout(inner, left)

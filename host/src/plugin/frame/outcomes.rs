@@ -492,3 +492,99 @@ impl OutcomeWriter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LIMITS: OutcomeLimits = OutcomeLimits {
+        outputs: 2,
+        output_size: 10,
+    };
+
+    fn value(payload: &[u8]) -> OutputRef<'_> {
+        OutputRef {
+            name: "default",
+            key: Field::Inherit,
+            payload: Field::Value(payload),
+            headers: Headers::default(),
+        }
+    }
+
+    #[test]
+    fn a_message_over_its_output_limits_does_not_touch_its_neighbours() {
+        let mut writer = OutcomeWriter::new();
+        writer.outputs([value(b"0123456789"), value(b"")].into_iter());
+        writer.outputs([value(b"0123456789a")].into_iter());
+        writer.outputs([value(b""); 3].into_iter());
+        writer.rejected("no");
+        let outcomes = Outcomes::read(writer.finish(), 4, LIMITS).unwrap();
+        let kinds: Vec<_> = outcomes
+            .iter()
+            .map(|outcome| match outcome {
+                Outcome::Outputs(outputs) => format!("{} outputs", outputs.len()),
+                Outcome::OverLimit(fault) => fault.message,
+                other => format!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(
+            kinds,
+            [
+                "2 outputs",
+                "output 0 has 11 bytes, limits.output_size allows 10",
+                "3 outputs for one message, limits.outputs allows 2",
+                "Rejected { reason: \"no\" }"
+            ]
+        );
+    }
+
+    fn frame() -> Vec<u8> {
+        let mut headers = crate::message::HeadersBuf::new();
+        assert!(headers.push("h", Some(b"v")));
+        let mut writer = OutcomeWriter::new();
+        let output = OutputRef {
+            headers: headers.as_headers(),
+            key: Field::Value(b"k"),
+            ..value(b"p")
+        };
+        writer.outputs([output, value(b"")].into_iter());
+        writer.retryable("later", Some(5));
+        writer.finish()
+    }
+
+    proptest! {
+        #[test]
+        fn a_garbled_outcome_is_a_fault_or_reads_to_its_end(at in 0usize..200, byte in any::<u8>()) {
+            let mut bytes = frame();
+            if let Some(slot) = bytes.get_mut(at) {
+                *slot = byte;
+            }
+            if let Ok(outcomes) = Outcomes::read(bytes, 2, LIMITS) {
+                for outcome in outcomes.iter() {
+                    if let Outcome::Outputs(outputs) = outcome {
+                        let promised = outputs.len();
+                        prop_assert_eq!(outputs.count(), promised);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_an_outcome_or_a_fault(mut bytes in proptest::collection::vec(any::<u8>(), 0..80), messages in 0usize..3) {
+            for (slot, good) in bytes.iter_mut().zip([1, 0, 0, 0, messages as u8, 0, 0, 0]) {
+                *slot = good;
+            }
+            drop(Outcomes::read(bytes, messages, LIMITS));
+        }
+
+        #[test]
+        fn a_cut_outcome_is_a_fault(cut in 0usize..200) {
+            let mut bytes = frame();
+            if cut < bytes.len() {
+                bytes.truncate(cut);
+                prop_assert!(Outcomes::read(bytes, 2, LIMITS).is_err());
+            }
+        }
+    }
+}

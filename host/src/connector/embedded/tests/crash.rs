@@ -75,7 +75,7 @@ fn everything_acknowledged_survives_sigkill_at_25_moments() {
         // Killed after a number of acknowledgements that grows unevenly, so never at a place of its own.
         let mut left = 1 + round * round * 37 % 900;
         let mut acks = Vec::new();
-        while let Some(line) = lines.next() {
+        for line in lines.by_ref() {
             let line = line.unwrap();
             if let Some(ack) = line.split("ack ").nth(1) {
                 acks.push(ack.to_owned());

@@ -18,6 +18,7 @@ fn small() -> Options {
         segment_bytes: 32 * 1_024,
         memtable_bytes: 16 * 1_024,
         cache_bytes: 1 << 20,
+        recent_completions: 50,
         ..Options::default()
     }
 }
