@@ -91,3 +91,38 @@ pub mod __private {
     /// Compiles when `handler` can be one.
     pub fn check_signature<R: IntoResult>(_: impl for<'a> Fn(crate::Message<'a>) -> R) {}
 }
+
+/// What `#[handler]` refuses. The example at the head of this file is what it takes.
+///
+/// ```compile_fail
+/// # use wasmill_sdk::{Failure, Message, Outputs};
+/// #[wasmill_sdk::handler]
+/// async fn handle(_: Message<'_>) -> Result<Outputs, Failure> { Ok(Outputs::none()) }
+/// ```
+/// ```compile_fail
+/// # use wasmill_sdk::{Failure, Message, Outputs};
+/// #[wasmill_sdk::handler(batch)]
+/// fn handle(_: Message) -> Result<Outputs, Failure> { Ok(Outputs::none()) }
+/// ```
+/// ```compile_fail
+/// # use wasmill_sdk::{Failure, Message, Outputs};
+/// #[wasmill_sdk::handler]
+/// fn handle(_: &str) -> Result<Outputs, Failure> { Ok(Outputs::none()) }
+/// ```
+/// ```compile_fail
+/// # use wasmill_sdk::{Failure, Message, Outputs};
+/// #[wasmill_sdk::handler]
+/// fn handle(_: Message) -> Outputs { Outputs::none() }
+/// ```
+/// ```compile_fail
+/// # use wasmill_sdk::{Failure, Message, Outputs};
+/// #[wasmill_sdk::handler]
+/// fn handle(_: Message<'static>) -> Result<Outputs, Failure> { Ok(Outputs::none()) }
+/// ```
+/// ```compile_fail
+/// # use wasmill_sdk::{Failure, Message, Outputs};
+/// #[wasmill_sdk::handler]
+/// struct Handler;
+/// ```
+#[cfg(doctest)]
+struct Refused;
