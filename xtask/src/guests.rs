@@ -9,8 +9,10 @@ use serde_json::Value;
 use crate::process::{Error, Program, cargo, program, root, target_dir};
 use crate::tools::{GuestToolchain, TARGET, guest_toolchain, web_compiler};
 
-/// Where workspaces of guests may lie, below the root of the repository.
-const GUEST_FOLDERS: [&str; 2] = ["plugins/examples", "plugins/hostile"];
+/// Where workspaces of guests lie, below the root of the repository.
+const ALL: &str = "plugins";
+/// Those that users copy.
+const EXAMPLES: &str = "plugins/examples";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Profile {
@@ -136,18 +138,24 @@ pub(crate) fn lint() -> Result<(), Error> {
     Ok(())
 }
 
-/// Every workspace of guests, in order of their folders.
-pub(crate) fn workspaces() -> Result<Vec<GuestWorkspace>, Error> {
-    let mut found = Vec::new();
-    for folder in GUEST_FOLDERS {
-        let mut dirs = manifest_dirs(&root().join(folder))?;
-        dirs.sort();
-        for dir in dirs {
-            let guests = guests_of(&dir)?;
-            found.push(GuestWorkspace { dir, guests });
-        }
-    }
-    Ok(found)
+/// The workspaces of the handlers that users copy.
+pub(crate) fn examples() -> Result<Vec<GuestWorkspace>, Error> {
+    workspaces_in(EXAMPLES)
+}
+
+/// Every workspace of guests.
+fn workspaces() -> Result<Vec<GuestWorkspace>, Error> {
+    workspaces_in(ALL)
+}
+
+fn workspaces_in(folder: &str) -> Result<Vec<GuestWorkspace>, Error> {
+    let mut dirs = manifest_dirs(&root().join(folder))?;
+    dirs.sort();
+    let described = dirs.into_iter().map(|dir| {
+        let guests = guests_of(&dir)?;
+        Ok(GuestWorkspace { dir, guests })
+    });
+    described.collect()
 }
 
 /// The topmost folders below (or at) `dir` that have a manifest.
