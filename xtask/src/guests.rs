@@ -10,7 +10,7 @@ use crate::process::{Error, Program, cargo, program, root, target_dir};
 use crate::tools::{GuestToolchain, TARGET, guest_toolchain, web_compiler};
 
 /// Where workspaces of guests may lie, below the root of the repository.
-const GUEST_FOLDERS: [&str; 2] = ["plugins/examples", "plugins/hostile"];
+const GUEST_FOLDERS: [&str; 3] = ["plugins/examples", "plugins/hostile", "plugins/probe"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Profile {

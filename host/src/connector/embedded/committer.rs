@@ -22,6 +22,7 @@ use super::shared::{Shared, State};
 use super::store::{Store, Target, chunk_key, database_dir, progress_key, state_key};
 use super::topic::{GroupId, PartitionId, Topic, TopicSpec, check_group_name, check_topic_name};
 use crate::config::valid::Durability;
+use crate::faults;
 
 /// First and longest pause between tries to write.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -544,13 +545,16 @@ impl Committer {
             let result = if written {
                 Ok(())
             } else {
+                faults::point("before_write");
                 self.write_batch(plan)
             };
             let result = result.and_then(|()| {
                 written = true;
+                faults::point("after_sync");
                 self.write_mark(plan)
             });
             let Err(cause) = result else {
+                faults::point("after_mark");
                 self.shared.set_ok();
                 self.seq = plan.seq;
                 return Ok(());

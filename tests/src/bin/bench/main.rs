@@ -84,13 +84,7 @@ fn run() -> Result<(), String> {
             let mut hosted = None;
             // The order alternates, so that neither side always runs on the warmer machine.
             if round % 2 == 1 {
-                hosted = Some(hosted::run(
-                    &dir,
-                    case,
-                    round,
-                    &plugin,
-                    arguments.messages,
-                )?);
+                hosted = Some(hosted::run(&dir, case, round, &plugin, arguments.messages)?);
             }
             for threads in [1, 2] {
                 bare.push(bare::run(&dir, case, threads, round, arguments.messages)?);
@@ -112,7 +106,8 @@ fn run() -> Result<(), String> {
 /// The handler as a component, whichever it was.
 fn component(arguments: &Arguments) -> Result<PathBuf, String> {
     let path = &arguments.plugin;
-    let module = std::fs::read(path).map_err(|error| format!("{}: {error}; run `cargo xtask plugins`", path.display()))?;
+    let module = std::fs::read(path)
+        .map_err(|error| format!("{}: {error}; run `cargo xtask plugins`", path.display()))?;
     let component = wasmill::plugin::componentize(&module).map_err(|error| error.to_string())?;
     std::fs::create_dir_all(&arguments.dir).map_err(|error| error.to_string())?;
     let out = arguments.dir.join("enrich.wasm");
