@@ -1,6 +1,7 @@
 //! Points on the path of a message at which a test kills the host, and mutants that a test must catch.
 //! Inert, and compiled to nothing, without the Cargo feature `faults`; with it they wait for the
-//! environment: `WASMILL_FAULT=POINT:N` (SIGKILL at the N-th passage), `WASMILL_MUTANT=NAME`.
+//! environment: `WASMILL_FAULT=POINT:N` (SIGKILL at the N-th passage), `WASMILL_FAULT=POINT:N:hold` (the
+//! thread stops there, so that a test sees what hangs on it before it kills), `WASMILL_MUTANT=NAME`.
 
 /// Every point, in the order in which a message meets them.
 pub const POINTS: &[&str] = &[
@@ -12,10 +13,12 @@ pub const POINTS: &[&str] = &[
     "dead_letter_built",
     "before_submit",
     "before_write",
-    "after_write",
+    // Written and synced are one call of the store; for a process that is killed they are the same.
     "after_sync",
     "after_mark",
     "acknowledged",
+    // Only a mutant comes by here.
+    "before_late_dead_letters",
 ];
 
 /// Mistakes planted on purpose (docs/adr, reference traps): the suite must notice each.
@@ -50,6 +53,7 @@ mod armed {
     struct Plan {
         point: String,
         left: AtomicU64,
+        holds: bool,
     }
 
     static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
@@ -60,6 +64,12 @@ mod armed {
             return;
         };
         if plan.point == name && plan.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            if plan.holds {
+                tracing::warn!(point = name, "a test holds this thread here");
+                loop {
+                    std::thread::park();
+                }
+            }
             let own = rustix::process::getpid();
             if let Err(error) = rustix::process::kill_process(own, rustix::process::Signal::KILL) {
                 tracing::error!(%error, "a test asked to be killed here, and it cannot be done");
@@ -76,10 +86,11 @@ mod armed {
 
     fn plan() -> Option<Plan> {
         let value = std::env::var("WASMILL_FAULT").ok()?;
-        let (point, count) = value.split_once(':')?;
+        let mut parts = value.split(':');
         Some(Plan {
-            point: point.to_owned(),
-            left: AtomicU64::new(count.parse().ok()?),
+            point: parts.next()?.to_owned(),
+            left: AtomicU64::new(parts.next()?.parse().ok()?),
+            holds: parts.next() == Some("hold"),
         })
     }
 }

@@ -68,6 +68,30 @@ where
             }
         }
         faults::point("before_submit");
+        if faults::mutant("dead_letter_after_commit") {
+            return self.submit_dead_letters_last();
+        }
+        self.hand_on()
+    }
+
+    /// The mutant's way: what says that the deliveries are finished is durable first.
+    fn submit_dead_letters_last(&mut self) -> Result<(), Halt> {
+        let plan = std::sync::Arc::clone(&self.plan);
+        let is_letter = |target| plan.topics.iter().any(|topic| topic.dead_letter == target);
+        let mut letters = self.settlement.split_off(is_letter);
+        self.hand_on()?;
+        if letters.publishes().is_empty() {
+            return Ok(());
+        }
+        while self.connector.settled().map_err(|error| Halt(error.0))? < self.tickets {
+            self.connector.wait(IDLE);
+        }
+        faults::point("before_late_dead_letters");
+        std::mem::swap(&mut self.settlement, &mut letters);
+        self.hand_on()
+    }
+
+    fn hand_on(&mut self) -> Result<(), Halt> {
         let after = std::mem::take(&mut self.after);
         let at_ns = self.clock.monotonic_ns();
         let ticket = self

@@ -141,6 +141,21 @@ impl Settlement {
             && self.deliveries == 0
     }
 
+    /// Takes the records for some targets out, into a settlement of their own. Only a mutant of the
+    /// tests does that: what is finished together becomes durable together.
+    pub(super) fn split_off(&mut self, is_taken: impl Fn(Target) -> bool) -> Self {
+        let mut taken = Self::default();
+        let (out, kept) = std::mem::take(&mut self.publishes)
+            .into_iter()
+            .partition(|publish| is_taken(publish.target));
+        self.publishes = kept;
+        let out: Vec<Publish> = out;
+        for publish in out {
+            taken.publish_record(publish.target, self.record(&publish));
+        }
+        taken
+    }
+
     /// Empties it and keeps the buffers.
     pub fn clear(&mut self) {
         self.arena.clear();

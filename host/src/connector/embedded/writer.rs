@@ -13,6 +13,7 @@ use super::preflight;
 use super::shared::{Shared, State};
 use super::store::{Store, Target, database_dir};
 use super::topic::PartitionId;
+use crate::faults;
 
 /// First and longest pause between tries to write.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -58,13 +59,16 @@ impl Writer {
             let result = if written {
                 Ok(())
             } else {
+                faults::point("before_write");
                 self.write_batch(plan)
             };
             let result = result.and_then(|()| {
                 written = true;
+                faults::point("after_sync");
                 self.write_mark(plan)
             });
             let Err(cause) = result else {
+                faults::point("after_mark");
                 self.shared.set_ok();
                 self.seq = plan.seq;
                 return Ok(());
