@@ -1,6 +1,7 @@
 //! Tests that start hosts as users do, kill them and read what is left.
 
 #![allow(
+    clippy::print_stdout,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,

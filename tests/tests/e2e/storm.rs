@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt as _;
 use wasmill::admin::remote::Remote;
 use wasmill::admin::token::{Address, Token};
-use wasmill_tests::checker::{Checker, Guarantee, Kind, Place, Report, Terms};
+use wasmill_tests::checker::{Checker, Guarantee, Place, Report, Terms};
 use wasmill_tests::input::{Flights, Input};
 use wasmill_tests::process::{Process, within};
 use wasmill_tests::site::{Site, plugin};
