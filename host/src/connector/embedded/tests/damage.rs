@@ -278,3 +278,57 @@ fn a_file_that_is_gone_never_loses_anything_silently() {
         );
     }
 }
+
+/// What the operating system had and the disk had not: the newest commit is cut from the journal.
+fn lose_the_newest_commit(images: &[Image], dir: &Path, commit_bytes: usize) {
+    write_images(images, dir);
+    let journal = images
+        .iter()
+        .rfind(|i| i.path.extension().is_some_and(|e| e == "jnl"))
+        .unwrap();
+    let cut = journal.bytes.len() - commit_bytes / 2;
+    fs::OpenOptions::new()
+        .write(true)
+        .open(dir.join(&journal.path))
+        .unwrap()
+        .set_len(cut as u64)
+        .unwrap();
+}
+
+#[test]
+fn with_durability_os_only_a_crash_of_the_machine_may_lose_the_newest_commits() {
+    let source = tempfile::tempdir().unwrap();
+    let options = Options {
+        durability: crate::config::valid::Durability::Os,
+        ..small()
+    };
+    let log = Log::open(source.path(), options).unwrap();
+    let p = topic(&log, "t", 1).partitions[0];
+    log.commit(append(p, &[b"first"])).unwrap();
+    log.commit(append(p, &[&[7; 1_000]])).unwrap();
+    let images = images(source.path());
+    // The same run of the machine: the operating system cannot have lost it, so this is damage.
+    let same = tempfile::tempdir().unwrap();
+    lose_the_newest_commit(&images, same.path(), 1_000);
+    let error = Log::open(same.path(), small()).err().unwrap();
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    // Another run of the machine: a valid prefix is what was promised.
+    let other = tempfile::tempdir().unwrap();
+    lose_the_newest_commit(&images, other.path(), 1_000);
+    let (mut file, mut mark) = MarkFile::open(other.path()).unwrap();
+    mark.boot_id = [9; 16];
+    file.write(&mark, true).unwrap();
+    let log = open(other.path());
+    assert_eq!(read_all(&log, p).unwrap(), [(0, b"first".to_vec())]);
+    // What was synced (here: the topic's creation) is asked for all the same.
+    let damaged = tempfile::tempdir().unwrap();
+    write_images(&images, damaged.path());
+    let (mut file, mut mark) = MarkFile::open(damaged.path()).unwrap();
+    (mark.boot_id, mark.synced_seq) = ([9; 16], mark.seq + 1);
+    mark.seq += 2;
+    file.write(&mark, true).unwrap();
+    assert!(matches!(
+        Log::open(damaged.path(), small()),
+        Err(Error::Damaged { .. })
+    ));
+}
