@@ -100,6 +100,7 @@ pub(super) fn connections(built: &[Built], declared: &[Key], problems: &mut Prob
 pub(super) fn meaning(config: &Config, built: &[Built], problems: &mut Problems) {
     for (pipeline, Built { checked, .. }) in config.pipelines.iter().zip(built) {
         guarantees(config, pipeline, checked, problems);
+        keys(pipeline, checked, problems);
         memory(config, pipeline, checked, problems);
         own_topics(pipeline, checked, problems);
     }
@@ -123,24 +124,30 @@ fn guarantees(config: &Config, pipeline: &Pipeline, checked: &Checked, problems:
                 );
             }
             if let Some(place) = checked.place_of("dead_letter") {
-                let help = "`delivery: at_most_once` counts and logs failures; only undecodable input is dead-lettered";
-                problems.warning(
-                    Code::Doubtful,
-                    place,
-                    "`dead_letter` has little effect",
-                    help,
-                );
+                let help = "`delivery: at_most_once` counts and logs failures instead of dead-lettering them";
+                problems.warning(Code::Doubtful, place, "`dead_letter` has no effect", help);
             }
         }
         _ => {}
     }
-    if let Some(idempotency) = &pipeline.idempotency
-        && idempotency.key.uses_json()
-        && pipeline.source.format != Format::Json
-        && let Some(place) = checked.get("idempotency").and_then(|i| i.place_of("key"))
-    {
+}
+
+fn keys(pipeline: &Pipeline, checked: &Checked, problems: &mut Problems) {
+    let Some(idempotency) = &pipeline.idempotency else {
+        return;
+    };
+    let block = checked.get("idempotency");
+    let Some(place) = block.and_then(|block| block.place_of("key")) else {
+        return;
+    };
+    if idempotency.key.uses_json() && pipeline.source.format != Format::Json {
         let message = "the key reads `message.json` while `format` is `bytes`";
         let help = "with `source.format: json` a payload that is not JSON is dead-lettered as `undecodable` instead of `no_idempotency_key`";
+        problems.warning(Code::Doubtful, place, message, help);
+    }
+    if idempotency.key.joins_headers() {
+        let message = "a header that is not there counts as empty text in this key";
+        let help = "messages without it share a key and pass for duplicates; write `message.header(\"a\") == \"\" ? \"\" : message.header(\"a\") + …`, which is missing then";
         problems.warning(Code::Doubtful, place, message, help);
     }
 }

@@ -50,6 +50,14 @@ impl Compiled {
         Some(Self { parts, trie })
     }
 
+    pub(super) fn joins_headers(&self) -> bool {
+        self.parts.len() > 1
+            && self
+                .parts
+                .iter()
+                .any(|part| matches!(part, Part::Header(_)))
+    }
+
     /// Appends the canonical form of the value, or leaves `out` as it was and returns `None` when the
     /// interpreter must decide.
     pub(super) fn canonical(&self, message: &MessageRef<'_>, out: &mut Vec<u8>) -> Option<()> {

@@ -134,6 +134,19 @@ impl Expression {
         self.compiled.is_some()
     }
 
+    /// Whether a value shows that the payload is JSON, so that [`json_is_valid`] need not look again. True
+    /// of a scan that reads `message.json`: it checks the whole document.
+    #[must_use]
+    pub fn proves_json(&self) -> bool {
+        self.is_scanned() && self.uses_json()
+    }
+
+    /// Whether it joins a header to something else, so that a header that is not there goes unseen.
+    #[must_use]
+    pub fn joins_headers(&self) -> bool {
+        self.compiled.as_ref().is_some_and(Compiled::joins_headers)
+    }
+
     /// Appends the canonical form of the value to `out`: a tag for the type (`s`tring, `i`nteger, `b`ool,
     /// `d`ouble, he`x` of bytes) and its text. On an error `out` is as it was.
     pub fn canonical(&self, message: &MessageRef<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
