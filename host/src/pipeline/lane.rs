@@ -76,7 +76,7 @@ pub struct Lanes<D> {
     /// Every lane but those that wait for an acknowledgement.
     index: BTreeSet<(Kind, i64, LaneKey)>,
     turn: i64,
-    /// The running lane whose deliveries are being popped.
+    /// The lane that was popped from last; while it runs its turn goes on.
     popping: Option<LaneKey>,
     len: usize,
 }
@@ -164,7 +164,6 @@ impl<D: Copy + Ord> Lanes<D> {
     /// The call is over and its failures are held: the lanes that ran go on with what waits in them,
     /// behind the others that may run, or are free again.
     pub fn call_finished(&mut self) {
-        self.popping = None;
         while let Some((_, lane)) = self.first(Kind::Runs) {
             self.release(lane);
         }
