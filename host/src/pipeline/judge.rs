@@ -48,12 +48,8 @@ where
                 Work::Call => results.as_mut().and_then(Iterator::next),
                 Work::Duplicate(_) | Work::Refuse(..) => None,
             };
-            if !self.failed.is_empty() {
-                let lane = self.lane(&entry.delivery);
-                if self.failed.contains(&lane) {
-                    self.put_back(lane, &entry);
-                    continue;
-                }
+            if self.waits_for_its_lane(&entry) {
+                continue;
             }
             self.judge_one(&entry, outcome)?;
         }
@@ -68,6 +64,9 @@ where
         self.counts.fault(fault.kind.as_str());
         let mut entries = std::mem::take(&mut self.entries);
         for entry in entries.drain(..) {
+            if self.waits_for_its_lane(&entry) {
+                continue;
+            }
             let report = match &entry.work {
                 Work::Call => report_of(fault),
                 Work::Duplicate(completion) => {
@@ -84,6 +83,19 @@ where
         self.entries = entries;
         self.lanes.call_finished();
         Ok(())
+    }
+
+    /// A message of its lane failed before it in this call: it goes back, uncharged.
+    fn waits_for_its_lane(&mut self, entry: &Entry) -> bool {
+        if self.failed.is_empty() {
+            return false;
+        }
+        let lane = self.lane(&entry.delivery);
+        let waits = self.failed.contains(&lane);
+        if waits {
+            self.put_back(lane, entry);
+        }
+        waits
     }
 
     fn judge_one(&mut self, entry: &Entry, outcome: Option<Outcome<'_>>) -> Result<(), Halt> {
