@@ -168,16 +168,23 @@ impl Process {
             .sum()
     }
 
+    /// Whether every partition is known and finished. Until a worker has shown itself it is not.
+    pub fn is_drained(&self) -> bool {
+        let Ok(status) = self.remote().status() else {
+            return false;
+        };
+        let mut pipelines = status.pipelines.iter().map(|p| &p.partitions);
+        pipelines.all(|partitions| {
+            let mut all = partitions.iter();
+            !partitions.is_empty() && all.all(|p| p.committed >= p.end && p.held == 0)
+        })
+    }
+
     /// Waits until every pipeline has finished all that is in its topics.
     pub fn await_drained(&mut self) {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            let partitions = self.partitions();
-            let done = !partitions.is_empty()
-                && partitions
-                    .iter()
-                    .all(|p| p.committed >= p.end && p.held == 0);
-            if done {
+            if self.is_drained() {
                 return;
             }
             if let Some(status) = self.ended() {

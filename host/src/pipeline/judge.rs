@@ -62,12 +62,8 @@ where
                 (Work::Call, Called::Faulted(fault)) => Some(Outcome::OverLimit(fault.clone())),
                 (Work::Call, _) => results.as_mut().and_then(Iterator::next),
             };
-            if !self.failed.is_empty() {
-                let lane = self.lane(&entry.delivery);
-                if self.failed.contains(&lane) {
-                    self.put_back(lane, &entry);
-                    continue;
-                }
+            if self.waits_for_its_lane(&entry) {
+                continue;
             }
             self.judge_one(&entry, outcome)?;
         }
@@ -75,6 +71,19 @@ where
         self.lanes.call_finished();
         faults::point("judged");
         Ok(())
+    }
+
+    /// A message of its lane failed before it in this call: it goes back, uncharged.
+    fn waits_for_its_lane(&mut self, entry: &Entry) -> bool {
+        if self.failed.is_empty() {
+            return false;
+        }
+        let lane = self.lane(&entry.delivery);
+        let waits = self.failed.contains(&lane);
+        if waits {
+            self.put_back(lane, entry);
+        }
+        waits
     }
 
     fn judge_one(&mut self, entry: &Entry, outcome: Option<Outcome<'_>>) -> Result<(), Halt> {

@@ -39,9 +39,9 @@ pub const SETTLEMENT_DELIVERIES_MAX: u32 = 4096;
 pub const CALL_BYTES_MAX: usize = 256 << 10;
 /// A call is sized to about this much predicted work (§11.2).
 const CALL_NS_TARGET: u64 = 10_000_000;
-/// How long an idle worker sleeps at most.
 /// How soon a delivery that waits for another worker's claim looks again.
 const CLAIM_POLL: Duration = Duration::from_millis(2);
+/// How long an idle worker sleeps at most.
 pub(super) const IDLE: Duration = Duration::from_millis(50);
 
 /// Time, as an argument: the simulation has its own.
@@ -280,6 +280,8 @@ where
     }
 
     fn work(&mut self) -> Result<(), Halt> {
+        // Who asks before the first call ends finds the partitions.
+        self.show();
         loop {
             self.acknowledge()?;
             if self.control.aborted() {

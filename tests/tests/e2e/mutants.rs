@@ -36,9 +36,7 @@ fn look(site: &Site, checker: &mut Checker) {
     log.close().unwrap();
 }
 
-fn finish(site: &Site, mut checker: Checker) -> Report {
-    let text = std::fs::read_to_string(site.host_log()).unwrap();
-    checker.check_attempts(&text);
+fn finish(site: &Site, checker: Checker) -> Report {
     let log = site.open_log();
     let report = checker.finish(&log);
     log.close().unwrap();
@@ -142,6 +140,7 @@ fn killed_between_attempts(mutant: Option<&str>) -> (Report, Vec<u32>) {
         (!is_held || attempts_waiting(&process).is_some()).then_some(())
     });
     process.stop();
+    checker.check_attempts(&std::fs::read_to_string(site.host_log()).unwrap());
     (finish(&site, checker), seen)
 }
 
