@@ -13,7 +13,7 @@ use crate::idempotency::claims::Claims;
 use crate::pipeline::dead_letter;
 use crate::pipeline::offsets::Progress;
 use crate::pipeline::output::HeaderRule;
-use crate::pipeline::overlay::Overlay;
+use crate::pipeline::overlay::{Overlay, StoredBytes};
 use crate::pipeline::plan::{Plan, PlanOutput, SourceTopic};
 use crate::pipeline::run::{Assignment, Control, Halt, Parts, Worker};
 use crate::pipeline::snapshot::State;
@@ -183,7 +183,7 @@ impl<'c> Prepared<'c> {
                 .idempotency
                 .as_ref()
                 .map(|_| Arc::new(Claims::new())),
-            usage: usage(self.pipeline),
+            usage: usage(self.pipeline, log, self.group)?,
             suspect,
         };
         let mut workers = Vec::new();
@@ -225,7 +225,12 @@ impl Started {
         share: Vec<Place>,
     ) -> Result<JoinHandle<Result<(), Halt>>, Error> {
         let ids: Vec<PartitionId> = share.iter().map(|place| place.id).collect();
-        let overlay = self.usage.as_ref().map(|_| Arc::new(Overlay::default()));
+        let overlay = self.usage.as_ref().map(|usage| {
+            Arc::new(Overlay::new(
+                Arc::clone(&usage.used),
+                stored_bytes(self.log.clone(), self.group, ids.clone()),
+            ))
+        });
         let state: Option<Box<dyn plugin::StateView>> = match (&overlay, &self.usage) {
             (Some(overlay), Some(usage)) => Some(Box::new(LogState {
                 log: self.log.clone(),
@@ -557,11 +562,20 @@ fn plan(
     }
 }
 
-fn usage(pipeline: &Pipeline) -> Option<Arc<Usage>> {
-    pipeline.handler.allow.state.map(|grant| {
-        Arc::new(Usage {
-            used: AtomicU64::new(0),
-            max: grant.max_size,
-        })
+fn usage(pipeline: &Pipeline, log: &Log, group: GroupId) -> Result<Option<Arc<Usage>>, Error> {
+    let Some(grant) = pipeline.handler.allow.state else {
+        return Ok(None);
+    };
+    let used = Arc::new(AtomicU64::new(log.state_bytes(group)?));
+    let max = grant.max_size;
+    Ok(Some(Arc::new(Usage { used, max })))
+}
+
+/// A table that cannot be read counts nothing: the entry is then counted twice rather than not at all.
+fn stored_bytes(log: Log, group: GroupId, ids: Vec<PartitionId>) -> StoredBytes {
+    Box::new(move |partition, key| {
+        let id = ids.get(partition as usize);
+        let stored = id.and_then(|id| log.state_get(group, *id, key.as_bytes()).ok().flatten());
+        stored.map_or(0, |value| (key.len() + value.len()) as u64)
     })
 }

@@ -10,7 +10,7 @@ use crate::plugin::StateView;
 /// Bytes of keys and values of a pipeline's state, over all its workers, against `allow.state.max_size`.
 #[derive(Debug)]
 pub(super) struct Usage {
-    pub(super) used: AtomicU64,
+    pub(super) used: Arc<AtomicU64>,
     pub(super) max: u64,
 }
 

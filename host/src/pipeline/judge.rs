@@ -462,16 +462,13 @@ fn is_success(outcome: &Outcome<'_>) -> bool {
 }
 
 fn report_of(fault: &Fault) -> Report<'_> {
+    let message = fault.message.as_str();
     match fault.kind {
-        FaultKind::Instantiation => Report::NoInstance {
-            message: &fault.message,
-        },
-        FaultKind::State => Report::HostFailure {
-            message: &fault.message,
-        },
+        FaultKind::Instantiation => Report::NoInstance { message },
+        kind if kind.is_host() => Report::HostFailure { message },
         kind => Report::Fault {
             kind: kind.as_str(),
-            message: &fault.message,
+            message,
         },
     }
 }

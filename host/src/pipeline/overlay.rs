@@ -2,22 +2,53 @@
 //! Pure; shared by a worker and the view its handler reads through.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::connector::Ticket;
 
 type Key = (u32, String);
 type Entry = (Ticket, Option<Vec<u8>>);
 
+/// Bytes (key and value) that the store has under a key of a partition.
+pub type StoredBytes = Box<dyn Fn(u32, &str) -> u64 + Send + Sync>;
+
 /// Bounded by the settlements in flight.
-#[derive(Debug, Default)]
-pub struct Overlay(Mutex<BTreeMap<Key, Entry>>);
+pub struct Overlay {
+    entries: Mutex<BTreeMap<Key, Entry>>,
+    /// Bytes of keys and values of the pipeline's state, over all its workers.
+    used: Arc<AtomicU64>,
+    stored_bytes: StoredBytes,
+}
 
 impl Overlay {
+    #[must_use]
+    pub fn new(used: Arc<AtomicU64>, stored_bytes: StoredBytes) -> Self {
+        Self {
+            entries: Mutex::default(),
+            used,
+            stored_bytes,
+        }
+    }
+
     /// `value` of `None` is a deletion; it becomes readable from the store with `ticket`.
     pub fn put(&self, partition: u32, key: &str, value: Option<Vec<u8>>, ticket: Ticket) {
-        self.entries()
+        let size =
+            |value: &Option<Vec<u8>>| value.as_ref().map_or(0, |v| (key.len() + v.len()) as u64);
+        let now = size(&value);
+        let before = self
+            .entries()
             .insert((partition, key.to_owned()), (ticket, value));
+        let before = match before {
+            Some((_, value)) => size(&value),
+            None => (self.stored_bytes)(partition, key),
+        };
+        self.used.fetch_add(now, Ordering::Relaxed);
+        let take = |used: u64| Some(used.saturating_sub(before));
+        // Always `Ok`: `take` never declines.
+        let _updated = self
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
     }
 
     /// `None`: ask the store.
@@ -68,7 +99,7 @@ impl Overlay {
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<Key, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -78,7 +109,7 @@ mod tests {
 
     #[test]
     fn unsettled_writes_are_read_back_until_the_store_has_them() {
-        let overlay = Overlay::default();
+        let overlay = Overlay::new(Arc::default(), Box::new(|_, _| 0));
         overlay.put(0, "a", Some(b"1".to_vec()), 1);
         overlay.put(0, "b", None, 2);
         assert_eq!(overlay.get(0, "a"), Some(Some(b"1".to_vec())));
@@ -91,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_scan_lays_writes_and_deletions_over_the_store() {
-        let overlay = Overlay::default();
+        let overlay = Overlay::new(Arc::default(), Box::new(|_, _| 0));
         overlay.put(0, "k1", None, 1);
         overlay.put(0, "k3", Some(b"3".to_vec()), 1);
         overlay.put(0, "x", Some(b"x".to_vec()), 1);
@@ -108,5 +139,20 @@ mod tests {
                 ("k3".to_owned(), b"3".to_vec())
             ]
         );
+    }
+
+    #[test]
+    fn the_bytes_in_use_follow_writes_over_other_writes_and_over_the_store() {
+        let used = Arc::new(AtomicU64::new(10));
+        let overlay = Overlay::new(
+            Arc::clone(&used),
+            Box::new(|_, key| if key == "old" { 10 } else { 0 }),
+        );
+        overlay.put(0, "old", Some(vec![0; 2]), 1);
+        assert_eq!(used.load(Ordering::Relaxed), 5);
+        overlay.put(0, "old", None, 2);
+        assert_eq!(used.load(Ordering::Relaxed), 0);
+        overlay.put(0, "new", Some(vec![0; 7]), 3);
+        assert_eq!(used.load(Ordering::Relaxed), 10);
     }
 }

@@ -76,6 +76,10 @@ labels! {
         StateLimit = "state_limit",
         State = "state",
         Instantiation = "instantiation",
+        /// No slot or memory for an instance now; the message waits.
+        NoRoom = "no_room",
+        UnknownOutput = "unknown_output",
+        OutputTooLarge = "output_too_large",
         /// A kind that this list does not know.
         Other = "other",
     }

@@ -384,6 +384,11 @@ impl Log {
         self.shared().state_scan(group, partition, prefix, limit)
     }
 
+    /// Bytes of keys and values of a group's state, over all partitions. Reads all of it.
+    pub fn state_bytes(&self, group: GroupId) -> Result<u64, Error> {
+        self.shared().state_bytes(group)
+    }
+
     pub fn meta_get(&self, key: &[u8]) -> Result<Option<Slice>, Error> {
         self.shared().meta_get(key)
     }

@@ -138,6 +138,21 @@ impl Shared {
         Ok(entries.into_iter().map(|(k, v)| (bare(k), v)).collect())
     }
 
+    pub(super) fn state_bytes(&self, group: GroupId) -> Result<u64, Error> {
+        let state = self.read_state();
+        let keyspace = state.store()?.keyspace(Target::State)?;
+        let whole = state_key(group.0, 0, b"");
+        let prefix = whole.get(..4).unwrap_or_default();
+        let mut bytes = 0;
+        for entry in keyspace.prefix(prefix) {
+            let (key, value) = entry
+                .into_inner()
+                .map_err(|e| Error::from_fjall("a table", &e))?;
+            bytes += (key.len().saturating_sub(8) + value.len()) as u64;
+        }
+        Ok(bytes)
+    }
+
     pub(super) fn meta_get(&self, key: &[u8]) -> Result<Option<Slice>, Error> {
         self.get(Target::Meta, &user_key(key))
     }
