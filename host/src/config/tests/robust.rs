@@ -155,3 +155,83 @@ fn a_file_over_the_limit_is_refused() {
     let error = load(&[file], &no_env).unwrap_err();
     assert_eq!(error.problems[0].code, Code::TooBig);
 }
+
+/// Mistakes of the range among those of a pipeline with `extra` keys.
+fn out_of_range(pipeline: &str) -> usize {
+    let found = problems(&format!("version: 1\npipelines:\n  - {pipeline}\n"));
+    found.iter().filter(|p| p.code == Code::OutOfRange).count()
+}
+
+fn many(count: usize, one: impl Fn(usize) -> String) -> String {
+    (0..count).map(one).collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn every_list_and_map_of_a_configuration_is_bounded() {
+    for (limit, pipeline) in [
+        (
+            256,
+            &(|n| format!("source: {{ topics: [{}] }}", many(n, |i| format!("t{i}"))))
+                as &dyn Fn(usize) -> String,
+        ),
+        (256, &|n| {
+            format!(
+                "outputs: {{ {} }}",
+                many(n, |i| format!("o{i}: {{ topic: t }}"))
+            )
+        }),
+        (64, &|n| {
+            format!(
+                "outputs: {{ o: {{ topic: t, headers: [{}] }} }}",
+                many(n, |i| format!("h{i}"))
+            )
+        }),
+        (16, &|n| {
+            format!(
+                "idempotency: {{ fingerprint: [{}] }}",
+                many(n, |_| "message.key".into())
+            )
+        }),
+        (256, &|n| {
+            format!(
+                "handler: {{ config: {{ {} }} }}",
+                many(n, |i| format!("c{i}: v"))
+            )
+        }),
+    ] {
+        let inside = |n| format!("{{ {} }}", pipeline(n));
+        assert_eq!(out_of_range(&inside(limit)), 0, "{limit}");
+        assert_eq!(out_of_range(&inside(limit + 1)), 1, "{limit}");
+    }
+    let pipelines = |n| format!("version: 1\npipelines: [{}]\n", many(n, |_| "{}".into()));
+    let beyond = |n| {
+        problems(&pipelines(n))
+            .iter()
+            .any(|p| p.code == Code::OutOfRange)
+    };
+    assert!(!beyond(1024) && beyond(1025));
+}
+
+#[test]
+fn a_folder_of_too_many_files_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for n in 0..257 {
+        std::fs::write(folder.path().join(format!("{n}.yaml")), "version: 1\n").unwrap();
+    }
+    let error = load(&[folder.path().to_owned()], &no_env).unwrap_err();
+    assert_eq!(error.problems.len(), 1);
+    assert_eq!(error.problems[0].code, Code::TooBig);
+}
+
+#[test]
+fn only_the_first_hundred_problems_are_shown_and_all_are_counted() {
+    let text =
+        "version: 1\nhost: { ".to_owned() + &many(150, |i| format!("\n  wrong{i}: 1")) + " }\n";
+    let error = load_text(Path::new("x.yaml"), &text, &no_env).unwrap_err();
+    let shown = render(&error.problems, &error.sources, false);
+    assert_eq!(shown.matches("is not a key").count(), 100);
+    assert!(
+        shown.ends_with("only the first 100 are shown\n150 errors\n"),
+        "{shown}"
+    );
+}
