@@ -286,14 +286,17 @@ impl<const N: usize> Fixed<N> {
         }
     }
 
+    #[inline]
     pub(super) fn u16(&mut self, value: u16) -> &mut Self {
         self.put(&value.to_le_bytes())
     }
 
+    #[inline]
     pub(super) fn u32(&mut self, value: u32) -> &mut Self {
         self.put(&value.to_le_bytes())
     }
 
+    #[inline]
     pub(super) fn u64(&mut self, value: u64) -> &mut Self {
         self.put(&value.to_le_bytes())
     }
@@ -317,6 +320,7 @@ impl<const N: usize> Fixed<N> {
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
+    #[inline]
     pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8], Error> {
         let (part, rest) = self.0.split_at_checked(len).ok_or(Error::Truncated)?;
         self.0 = rest;
@@ -331,24 +335,24 @@ impl<'a> Reader<'a> {
         self.take(len as usize).map(Some)
     }
 
+    #[inline]
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Error> {
         let (part, rest) = self.0.split_first_chunk::<N>().ok_or(Error::Truncated)?;
         self.0 = rest;
         Ok(*part)
     }
 
-    pub(super) fn u8(&mut self) -> Result<u8, Error> {
-        self.array().map(|[byte]| byte)
-    }
-
+    #[inline]
     pub(super) fn u16(&mut self) -> Result<u16, Error> {
         self.array().map(u16::from_le_bytes)
     }
 
+    #[inline]
     pub(super) fn u32(&mut self) -> Result<u32, Error> {
         self.array().map(u32::from_le_bytes)
     }
 
+    #[inline]
     pub(super) fn u64(&mut self) -> Result<u64, Error> {
         self.array().map(u64::from_le_bytes)
     }

@@ -339,25 +339,16 @@ fn read_output<'a>(rest: &mut Reader<'a>) -> Result<RawOutput<'a>, &'static str>
     const SHORT: &str = "cut short";
     let size = Reader(rest.0).u32().map_err(|_| SHORT)? as usize;
     let mut output = Reader(rest.take(size).map_err(|_| SHORT)?);
-    let head = output.array::<OUTPUT_HEADER_LEN>().map_err(|_| SHORT)?;
-    let mut head = Reader(&head);
-    let mut fixed = || -> Result<_, batch::Error> {
-        head.u32()?;
-        let (key, payload, name_len) = (head.u8()?, head.u8()?, head.u16()?);
-        let (key_len, payload_len, header_count) = (head.u32()?, head.u32()?, head.u16()?);
-        head.u16()?;
-        Ok((
-            key,
-            payload,
-            name_len,
-            key_len,
-            payload_len,
-            header_count,
-            head.u32()?,
-        ))
-    };
-    let (key, payload, name_len, key_len, payload_len, header_count, block_len) =
-        fixed().map_err(|_| SHORT)?;
+    // One load each: this runs twice for every output.
+    #[rustfmt::skip]
+    let [
+        _, _, _, _, key, payload, n0, n1, k0, k1, k2, k3, p0, p1, p2, p3, h0, h1, _, _, b0, b1, b2, b3,
+    ] = output.array::<OUTPUT_HEADER_LEN>().map_err(|_| SHORT)?;
+    let name_len = u16::from_le_bytes([n0, n1]);
+    let key_len = u32::from_le_bytes([k0, k1, k2, k3]);
+    let payload_len = u32::from_le_bytes([p0, p1, p2, p3]);
+    let header_count = u16::from_le_bytes([h0, h1]);
+    let block_len = u32::from_le_bytes([b0, b1, b2, b3]);
     let name = output.take(usize::from(name_len)).map_err(|_| SHORT)?;
     let key = read_field(&mut output, key, key_len)?;
     let payload = read_field(&mut output, payload, payload_len)?;
