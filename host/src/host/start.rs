@@ -275,7 +275,7 @@ impl Started {
                     index,
                     connector,
                     handler,
-                    clock: System::new(),
+                    clock: System::new(log.clone()),
                     observer,
                     claims,
                     table,

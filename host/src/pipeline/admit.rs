@@ -320,16 +320,24 @@ where
         if delivery.attempts >= self.plan.retry.max_attempts.get() {
             return Stage::Enter(self.spent(delivery), None);
         }
-        if self.plan.format == Format::Json
-            && let Some(payload) = message.payload
-            && let Err(error) = expression::json_is_valid(payload)
-        {
-            return Stage::Enter(Work::Refuse(Reason::Undecodable, error), None);
+        let policy = self.plan.idempotency.as_ref();
+        // A key that was found by a scan of the whole document is proof enough.
+        let proved = policy.is_some_and(|policy| policy.key.proves_json());
+        if !proved && let Some(refused) = self.undecodable(message) {
+            return Stage::Enter(refused, None);
         }
-        match self.plan.idempotency {
-            Some(_) => self.deduplicate(delivery, message),
+        match policy {
+            Some(_) => self.deduplicate(delivery, message, proved),
             None => Stage::Enter(Work::Call, None),
         }
+    }
+
+    fn undecodable(&self, message: &MessageRef<'_>) -> Option<Work> {
+        if self.plan.format != Format::Json {
+            return None;
+        }
+        let error = expression::json_is_valid(message.payload?).err()?;
+        Some(Work::Refuse(Reason::Undecodable, error))
     }
 
     /// Its attempts were spent before this host started, so the last one never came back.
@@ -347,7 +355,8 @@ where
         Work::Refuse(reason, error)
     }
 
-    fn deduplicate(&self, delivery: &Delivery, message: &MessageRef<'_>) -> Stage {
+    /// `unchecked`: nobody has looked yet whether the payload is of the declared format.
+    fn deduplicate(&self, delivery: &Delivery, message: &MessageRef<'_>, unchecked: bool) -> Stage {
         let (Some(policy), Some(claims), Some(table)) =
             (&self.plan.idempotency, &self.claims, &self.table)
         else {
@@ -356,12 +365,18 @@ where
         let mut key = self.key.borrow_mut();
         let hash = match policy.key.evaluate(message, &mut key) {
             Ok(value) => idempotency::hash(value.canonical()),
-            Err(_) if policy.if_missing == IfMissing::Process => {
-                return Stage::Enter(Work::Call, None);
-            }
             Err(error) => {
+                let undecodable = if unchecked {
+                    self.undecodable(message)
+                } else {
+                    None
+                };
                 return Stage::Enter(
-                    Work::Refuse(Reason::NoIdempotencyKey, error.to_string()),
+                    match undecodable {
+                        Some(refused) => refused,
+                        None if policy.if_missing == IfMissing::Process => Work::Call,
+                        None => Work::Refuse(Reason::NoIdempotencyKey, error.to_string()),
+                    },
                     None,
                 );
             }
