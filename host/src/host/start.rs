@@ -248,7 +248,7 @@ impl Started {
                 group: self.group,
             }) as Box<dyn Table>
         });
-        let observer = WorkerWatch::new(Arc::clone(&self.watch), index, self.metrics.local());
+        let observer = WorkerWatch::new(Arc::clone(&self.watch), index, &self.metrics);
         let assignments = share
             .into_iter()
             .map(|place| Assignment {

@@ -7,7 +7,11 @@ use std::time::Duration;
 use crate::pipeline::counts::{Counts, Observer};
 use crate::pipeline::snapshot::{PartitionSnapshot, Snapshot, State, Totals};
 use crate::telemetry::counts::LocalCounts;
-use crate::telemetry::labels::{DeadLetterReason, FaultReason, IdempotencyResult, Label, Outcome};
+use crate::telemetry::labels::{
+    DeadLetterReason, FaultReason, IdempotencyResult, Label, Outcome, PublishError,
+};
+use crate::telemetry::metrics::PipelineMetrics;
+use prometheus::IntGauge;
 
 use std::sync::Arc;
 
@@ -97,20 +101,30 @@ pub struct WorkerWatch {
     watch: Arc<Watch>,
     worker: usize,
     local: LocalCounts,
+    in_flight: IntGauge,
+    calling: i64,
 }
 
 impl WorkerWatch {
     #[must_use]
-    pub fn new(watch: Arc<Watch>, worker: usize, local: LocalCounts) -> Self {
+    pub fn new(watch: Arc<Watch>, worker: usize, metrics: &PipelineMetrics) -> Self {
         Self {
             watch,
             worker,
-            local,
+            local: metrics.local(),
+            in_flight: metrics.in_flight().clone(),
+            calling: 0,
         }
     }
 }
 
 impl Observer for WorkerWatch {
+    fn calling(&mut self, messages: usize) {
+        let messages = i64::try_from(messages).unwrap_or(i64::MAX);
+        self.in_flight.add(messages - self.calling);
+        self.calling = messages;
+    }
+
     fn counted(&mut self, counts: &mut Counts) {
         if counts.calls.is_empty()
             && counts.settlements.is_empty()
@@ -184,6 +198,13 @@ impl WorkerWatch {
             self.local.idempotency(result, count);
         }
         self.local.retries += counts.retries;
+        for (kind, count) in &counts.faults {
+            if let Some(error) = named::<PublishError>(kind)
+                .or((*kind == "output_too_large").then_some(PublishError::TooLarge))
+            {
+                self.local.publish_error(error, *count);
+            }
+        }
         for (reason, count) in &counts.dead_letters {
             if let Some(label) = named::<DeadLetterReason>(reason.as_str()) {
                 self.local.dead_letter(label, *count);

@@ -322,7 +322,9 @@ where
             .first()
             .map_or(0, |entry| entry.delivery.partition);
         faults::point("before_call");
+        self.observer.calling(self.batch.len());
         let called = self.handler.call(&self.batch, state_partition);
+        self.observer.calling(0);
         faults::point("after_call");
         self.timed(started);
         self.forward_logs();
