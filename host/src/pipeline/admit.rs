@@ -317,19 +317,27 @@ where
 
     /// Decode → idempotency, in the order of §2.1.
     fn stages(&self, delivery: &Delivery, message: &MessageRef<'_>) -> Stage {
-        if delivery.attempts >= self.plan.retry.max_attempts.get() {
-            return Stage::Enter(self.spent(delivery), None);
-        }
         let policy = self.plan.idempotency.as_ref();
         // A key that was found by a scan of the whole document is proof enough.
         let proved = policy.is_some_and(|policy| policy.key.proves_json());
         if !proved && let Some(refused) = self.undecodable(message) {
             return Stage::Enter(refused, None);
         }
-        match policy {
+        let stage = match policy {
             Some(_) => self.deduplicate(delivery, message, proved),
             None => Stage::Enter(Work::Call, None),
+        };
+        match stage {
+            // After the claim: its dead letter must leave a record for its duplicates.
+            Stage::Enter(Work::Call, claim) if self.is_spent(delivery) => {
+                Stage::Enter(self.spent(delivery), claim)
+            }
+            stage => stage,
         }
+    }
+
+    fn is_spent(&self, delivery: &Delivery) -> bool {
+        delivery.attempts >= self.plan.retry.max_attempts.get()
     }
 
     fn undecodable(&self, message: &MessageRef<'_>) -> Option<Work> {

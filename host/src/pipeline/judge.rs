@@ -272,12 +272,12 @@ where
         self.write_dead_letter(entry, report, reason, now_ms)?;
         faults::point("dead_letter_built");
         self.complete(entry, Status::Failed);
+        let lane = self.lane(&entry.delivery);
         if self.plan.ordering.on_dead_letter == OnDeadLetter::BlockLane {
-            let lane = self.lane(&entry.delivery);
             self.lanes.hold(lane, Until::Ack);
-            self.failed.push(lane);
             self.after.unblock.push(lane);
         }
+        self.failed.push(lane);
         self.finish(entry);
         Ok(())
     }

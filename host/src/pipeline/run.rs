@@ -312,6 +312,10 @@ where
             return Ok(false);
         }
         self.mark_before_the_call()?;
+        if self.control.aborted() {
+            // What had to be durable first may not be.
+            return Ok(false);
+        }
         if self.batch.is_empty() {
             self.judge(&Called::Nothing)?;
             return Ok(true);
