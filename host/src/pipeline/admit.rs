@@ -317,19 +317,27 @@ where
 
     /// Decode → idempotency, in the order of §2.1.
     fn stages(&self, delivery: &Delivery, message: &MessageRef<'_>) -> Stage {
-        if delivery.attempts >= self.plan.retry.max_attempts.get() {
-            return Stage::Enter(self.spent(delivery), None);
-        }
         if self.plan.format == Format::Json
             && let Some(payload) = message.payload
             && let Err(error) = expression::json_is_valid(payload)
         {
             return Stage::Enter(Work::Refuse(Reason::Undecodable, error), None);
         }
-        match self.plan.idempotency {
+        let stage = match self.plan.idempotency {
             Some(_) => self.deduplicate(delivery, message),
             None => Stage::Enter(Work::Call, None),
+        };
+        match stage {
+            // With its claim, so that a duplicate of it finds that it was finished (§7.5).
+            Stage::Enter(Work::Call, claim) if self.is_spent(delivery) => {
+                Stage::Enter(self.spent(delivery), claim)
+            }
+            stage => stage,
         }
+    }
+
+    fn is_spent(&self, delivery: &Delivery) -> bool {
+        delivery.attempts >= self.plan.retry.max_attempts.get()
     }
 
     /// Its attempts were spent before this host started, so the last one never came back.
