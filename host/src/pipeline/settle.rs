@@ -192,6 +192,8 @@ where
         while !self.in_flight.is_empty() && !self.control.aborted() {
             self.connector.wait(IDLE);
             self.acknowledge()?;
+            // A store that is slow or failing must not hide what waits for it.
+            self.observe(true);
         }
         Ok(())
     }
