@@ -57,6 +57,21 @@ impl Input {
         }
     }
 
+    /// The same with one header more.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers
+            .push((name.to_owned(), value.as_bytes().to_vec()));
+        self
+    }
+
+    /// The same in this partition, whatever its key.
+    #[must_use]
+    pub fn at(mut self, partition: u32) -> Self {
+        self.partition = Some(partition);
+        self
+    }
+
     /// One that succeeds with one output to the topic `out`.
     pub fn ok(id: &str, key: &str) -> Self {
         Self::planned(id, key, "ok", 0, Expected::one("out"))

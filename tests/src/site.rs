@@ -126,6 +126,30 @@ impl Site {
         Log::open(self.data_dir().join("log"), Options::default()).unwrap()
     }
 
+    /// Everything in a topic, while no host runs.
+    pub fn read(&self, topic: &str) -> Vec<Stored> {
+        let log = self.open_log();
+        let all = read_topic(&log, topic);
+        log.close().unwrap();
+        all
+    }
+
+    /// Runs a command of the host binary that is not a host; `environment` beside this process's own.
+    pub fn command(
+        &self,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> std::process::Output {
+        std::process::Command::new(host_binary())
+            .args(arguments)
+            .env_remove("WASMILL_URL")
+            .env_remove("WASMILL_TOKEN")
+            .env_remove("WASMILL_DATA_DIR")
+            .envs(environment.iter().copied())
+            .output()
+            .unwrap()
+    }
+
     /// Writes inputs while no host runs, creating the topic.
     pub fn publish(&self, topic: &str, partitions: u32, inputs: &[Input]) {
         let log = self.open_log();
@@ -135,6 +159,57 @@ impl Site {
         publish(&log, &topic, inputs);
         log.close().unwrap();
     }
+}
+
+/// A message as it stands in a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    pub partition: u32,
+    pub offset: u64,
+    pub key: Option<Vec<u8>>,
+    pub payload: Option<Vec<u8>>,
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Stored {
+    /// The last value of a header as text.
+    pub fn header(&self, name: &str) -> Option<String> {
+        let found = self.headers.iter().rev().find(|(other, _)| other == name)?;
+        let value = found.1.as_deref()?;
+        Some(String::from_utf8_lossy(value).into_owned())
+    }
+
+    pub fn id(&self) -> String {
+        self.header(crate::input::ID).unwrap_or_default()
+    }
+}
+
+/// Everything in a topic, by partition and offset; nothing when there is no such topic.
+pub fn read_topic(log: &Log, name: &str) -> Vec<Stored> {
+    let mut all = Vec::new();
+    let Some(topic) = log.topic(name) else {
+        return all;
+    };
+    for (partition, id) in (0u32..).zip(&topic.partitions) {
+        let mut at = 0;
+        while let Some(chunk) = log.read(*id, at).unwrap() {
+            all.extend(chunk.iter_from(at).map(|(offset, _, message)| {
+                Stored {
+                    partition,
+                    offset,
+                    key: message.key.map(<[u8]>::to_vec),
+                    payload: message.payload.map(<[u8]>::to_vec),
+                    headers: message
+                        .headers
+                        .iter()
+                        .map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec)))
+                        .collect(),
+                }
+            }));
+            at = chunk.end_offset();
+        }
+    }
+    all
 }
 
 /// Appends inputs in order, by key as a producer would.

@@ -1,8 +1,8 @@
 //! From a validated pipeline to running workers: topics, plugin, progress, assignments, threads.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use crate::config::valid::{Config, Pipeline, Start};
@@ -11,7 +11,7 @@ use crate::connector::embedded::{Commit, GroupId, Log, PartitionId, Topic, Topic
 use crate::idempotency::Table;
 use crate::idempotency::claims::Claims;
 use crate::pipeline::dead_letter;
-use crate::pipeline::offsets::Progress;
+use crate::pipeline::offsets::{Progress, SPAN_MAX};
 use crate::pipeline::output::HeaderRule;
 use crate::pipeline::overlay::{Overlay, StoredBytes};
 use crate::pipeline::plan::{Plan, PlanOutput, SourceTopic};
@@ -53,6 +53,7 @@ struct Place {
 
 /// Everything that can fail for a pipeline, before any of them starts.
 pub(super) fn prepare<'c>(config: &'c Config, log: &Log) -> Result<Vec<Prepared<'c>>, Error> {
+    one_table_one_pipeline(&config.pipelines)?;
     let engine = engine(config)?;
     let mut prepared = Vec::new();
     for pipeline in &config.pipelines {
@@ -69,6 +70,27 @@ pub(super) fn prepare<'c>(config: &'c Config, log: &Log) -> Result<Vec<Prepared<
         prepared.push(Prepared::new(pipeline, plugin, config, log)?);
     }
     Ok(prepared)
+}
+
+/// A group's idempotency table belongs to one pipeline: two would not see each other's claims.
+fn one_table_one_pipeline(pipelines: &[Pipeline]) -> Result<(), Error> {
+    for (index, one) in pipelines.iter().enumerate() {
+        let group = &one.source.consumer_group;
+        let other = pipelines.iter().skip(index + 1).find(|other| {
+            other.source.consumer_group == *group
+                && (one.idempotency.is_some() || other.idempotency.is_some())
+        });
+        if let Some(other) = other {
+            return Err(Error::Pipeline {
+                pipeline: other.name.clone(),
+                why: format!(
+                    "its consumer group `{group}` is also that of pipeline `{}`, and a group with `idempotency` has one pipeline; give them groups of their own",
+                    one.name
+                ),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn engine(config: &Config) -> Result<Engine, Error> {
@@ -112,6 +134,12 @@ impl<'c> Prepared<'c> {
         config: &Config,
         log: &Log,
     ) -> Result<Self, Error> {
+        if plugin.has_effects() && pipeline.handler.batch.is_some_and(|batch| batch.get() > 1) {
+            return Err(Error::Pipeline {
+                pipeline: pipeline.name.clone(),
+                why: "a handler with state gets one message a call, because the state writes of a call cannot be told apart by message; leave `handler.batch` out".to_owned(),
+            });
+        }
         let sources = source_topics(pipeline, config, log)?;
         let mut targets: Vec<Arc<Topic>> = Vec::new();
         let outputs = outputs(pipeline, config, log, &mut targets)?;
@@ -146,6 +174,7 @@ impl<'c> Prepared<'c> {
         log: &Log,
         metrics: &Metrics,
         suspect: bool,
+        alone: Arc<Mutex<()>>,
     ) -> Result<Running, Error> {
         let replay_until = self
             .places
@@ -185,6 +214,7 @@ impl<'c> Prepared<'c> {
                 .map(|_| Arc::new(Claims::new())),
             usage: usage(self.pipeline, log, self.group)?,
             suspect,
+            alone,
         };
         let mut workers = Vec::new();
         for (index, share) in shares.into_iter().enumerate() {
@@ -216,6 +246,8 @@ struct Started {
     usage: Option<Arc<Usage>>,
     /// The replayed window runs one delivery at a time.
     suspect: bool,
+    /// One for the host.
+    alone: Arc<Mutex<()>>,
 }
 
 impl Started {
@@ -259,6 +291,7 @@ impl Started {
             })
             .collect();
         let (log, group, targets) = (self.log.clone(), self.group, self.targets.clone());
+        let alone = Arc::clone(&self.alone);
         let (plan, control, claims) = (
             Arc::clone(&self.plan),
             Arc::clone(&self.control),
@@ -280,6 +313,7 @@ impl Started {
                     claims,
                     table,
                     overlay,
+                    alone,
                     assignments,
                 })
                 .run()
@@ -502,7 +536,7 @@ fn places(
                     progress
                 }
             };
-            let window_end = progress.committed + u64::from(pipeline.source.window.messages);
+            let window_end = progress.committed + SPAN_MAX;
             let replay_until = window_end.min(log.end(*id)?);
             places.push(Place {
                 topic: index as u16,

@@ -4,6 +4,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::connector::embedded::Health;
 use crate::pipeline::counts::{Counts, Observer};
 use crate::pipeline::snapshot::{PartitionSnapshot, Snapshot, State, Totals};
 use crate::telemetry::counts::LocalCounts;
@@ -28,6 +29,8 @@ pub struct Watch {
 struct View {
     state: State,
     why: Option<String>,
+    /// What keeps the store from writing.
+    store: Option<String>,
     totals: Totals,
     workers: Vec<Worker>,
 }
@@ -48,6 +51,7 @@ impl Watch {
             view: Mutex::new(View {
                 state: State::Starting,
                 why: None,
+                store: None,
                 totals: Totals::default(),
                 workers: vec![Worker::default(); workers],
             }),
@@ -63,6 +67,14 @@ impl Watch {
         }
     }
 
+    /// A store that does not write blocks the pipeline: nothing settles.
+    pub fn store(&self, health: &Health) {
+        self.view().store = match health {
+            Health::Ok => None,
+            Health::Failing { error, .. } | Health::Dead { error } => Some(error.to_string()),
+        };
+    }
+
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let view = self.view();
@@ -70,6 +82,7 @@ impl Watch {
             .workers
             .iter()
             .find_map(|worker| worker.blocked.clone());
+        let blocked = view.store.clone().or(blocked);
         let (state, why) = match (view.state, blocked) {
             (State::Running, Some(why)) => (State::Blocked, Some(why)),
             (state, _) => (state, view.why.clone()),
@@ -126,7 +139,8 @@ impl Observer for WorkerWatch {
     }
 
     fn counted(&mut self, counts: &mut Counts) {
-        if counts.calls.is_empty()
+        if counts.lost_offsets == 0
+            && counts.calls.is_empty()
             && counts.settlements.is_empty()
             && counts.finished() == 0
             && counts.retries == 0
@@ -143,6 +157,7 @@ impl Observer for WorkerWatch {
             totals.retries += counts.retries;
             totals.dead_letters += dead;
             totals.discarded += counts.discarded;
+            totals.lost += counts.lost_offsets;
             totals.published += counts.published.iter().sum::<u64>();
         }
         self.count_outcomes(counts, dead);

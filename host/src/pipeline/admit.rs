@@ -213,13 +213,16 @@ where
             ReadError::Lost { asked, earliest }
                 if self.plan.on_lost_offset == OnLostOffset::Earliest =>
             {
-                tracing::warn!(%name, asked, earliest, "retention removed messages this group had not settled; going on at the earliest");
-                if let Some(partition) = self.partitions.get_mut(index) {
-                    // False: finish what was read first, then ask again.
-                    if partition.offsets.skip_to(earliest) {
-                        self.counts.lost_offsets += earliest.saturating_sub(asked);
-                        partition.dirty = true;
-                    }
+                let Some(partition) = self.partitions.get_mut(index) else {
+                    return Ok(false);
+                };
+                if partition.offsets.skip_to(earliest) {
+                    self.counts.lost_offsets += earliest.saturating_sub(asked);
+                    partition.dirty = true;
+                    tracing::warn!(%name, asked, earliest, "retention removed messages this group had not settled; going on at the earliest");
+                } else {
+                    // What was read before has to be finished first.
+                    self.read_again_ns = self.clock.monotonic_ns() + AGAIN_MS as u64 * 1_000_000;
                 }
                 Ok(false)
             }
@@ -235,14 +238,14 @@ where
         }
     }
 
-    /// A delivery that may have killed the host runs alone; with state, a call stays in one partition.
+    /// A delivery that may have killed the host runs alone.
     fn joins_at(&self, index: usize, offset: u64) -> bool {
         let Some(first) = self.entries.first().map(|entry| entry.delivery) else {
             return true;
         };
         let suspect = self.is_suspect(index, offset)
             || self.is_suspect(first.partition as usize, first.offset);
-        !suspect && (!self.plan.has_state || first.partition as usize == index)
+        !suspect
     }
 
     fn joins(&self, delivery: &Delivery) -> bool {
@@ -264,12 +267,16 @@ where
         faults::point("received");
         let stage = self.stages(&delivery, &message);
         match stage {
-            Stage::Enter(work, claim) => self.add(Entry {
-                delivery,
-                work,
-                correlation,
-                claim,
-            }),
+            Stage::Enter(work, claim) => {
+                // The table answered.
+                self.blocked = None;
+                self.add(Entry {
+                    delivery,
+                    work,
+                    correlation,
+                    claim,
+                });
+            }
             Stage::Wait => {
                 self.counts.waited += 1;
                 self.hold(lane, delivery, Until::Claim);

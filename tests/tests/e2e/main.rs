@@ -8,8 +8,12 @@
     reason = "a test may stop at once"
 )]
 
+mod idempotency;
+mod messages;
 mod mutants;
+mod operations;
 mod poison;
+mod sandbox;
 mod storm;
 
 use wasmill_tests::checker::{Guarantee, Terms};

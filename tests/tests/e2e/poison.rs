@@ -81,6 +81,32 @@ fn a_message_killed_during_its_attempts_is_dead_lettered_after_at_most_one_more_
     finish(&site, checker).assert_clean();
 }
 
+/// §7.5: what ran out of attempts in earlier hosts is remembered under its idempotency key too.
+#[test]
+fn a_duplicate_of_a_message_that_ran_out_of_attempts_by_kills_is_recognised() {
+    let dead = Expected::dead("host_crash", MAX_ATTEMPTS);
+    let bad = Input::planned("bad", "a", "always_fail", 0, dead).header("order", "7");
+    let inputs = [bad.clone(), bad];
+    let lines = format!(
+        "    delivery: exactly_once\n    idempotency: {{ key: message.header(\"order\"), ttl: 1h }}\n    retry: {{ max_attempts: {MAX_ATTEMPTS} }}\n{}",
+        probe("")
+    );
+    let site = Site::new(&probe_pipeline(&lines));
+    site.publish("in", 1, &inputs);
+    let mut terms = probe_terms(Guarantee::ExactlyOnce, MAX_ATTEMPTS);
+    terms.is_deduplicated = true;
+    let mut checker = Checker::new(terms);
+    checker.acknowledge(&inputs);
+    for _ in 0..2 + MAX_ATTEMPTS {
+        site.spawn(&[("WASMILL_FAULT", "after_call:1")]).await_end();
+        look(&site, &mut checker);
+    }
+    let mut process = site.start();
+    process.await_drained();
+    process.stop();
+    finish(&site, checker).assert_clean();
+}
+
 /// CPU time (in ticks) that the pipeline's only worker has used.
 fn worker_ticks(process: &Process) -> Option<u64> {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", process.pid())).ok()?;

@@ -129,7 +129,7 @@ fn state_is_scanned_by_prefix_and_deleted() {
     ]))
     .unwrap();
     let keys = |limit| {
-        let found = log.state_scan(group, p, b"a", limit).unwrap();
+        let found = log.state_scan(group, p, b"a", limit, usize::MAX).unwrap();
         found
             .iter()
             .map(|(k, _)| String::from_utf8(k.to_vec()).unwrap())

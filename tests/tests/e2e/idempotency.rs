@@ -1,0 +1,80 @@
+//! Idempotency across partitions and restarts (§7): one effect a key, or the stored one again, and a
+//! conflict where the content differs.
+
+use wasmill_tests::input::{Expected, Input};
+use wasmill_tests::site::Site;
+
+use crate::{probe, probe_pipeline};
+
+/// The same order twice in each of two partitions, and one of other content; two of each before a
+/// restart and the others after.
+fn run(on_duplicate: &str) -> (Site, Vec<String>) {
+    let lines = format!(
+        "    delivery: exactly_once\n    idempotency: {{ key: message.header(\"order\"), ttl: 1h, on_duplicate: {on_duplicate} }}\n{}",
+        probe("")
+    );
+    let site = Site::new(&probe_pipeline(&lines));
+    let order = |id: &str, partition| Input::ok(id, "k").header("order", "7").at(partition);
+    let other = Input::planned(
+        "other",
+        "k",
+        "ok",
+        1,
+        Expected::dead("idempotency_conflict", 0),
+    );
+    let rounds = [
+        vec![order("a", 0), order("b", 1)],
+        vec![
+            order("c", 0),
+            order("d", 1),
+            other.header("order", "7").at(1),
+            Input::ok("keyless", "k").at(0),
+        ],
+    ];
+    for inputs in rounds {
+        site.publish("in", 2, &inputs);
+        let mut process = site.start();
+        process.await_drained();
+        process.stop();
+    }
+    let letters = site.read("in.g.dlq");
+    let mut reasons: Vec<String> = letters
+        .iter()
+        .map(|letter| {
+            format!(
+                "{} {}",
+                letter.id(),
+                letter.header("wasmill-dlq-reason").unwrap()
+            )
+        })
+        .collect();
+    reasons.sort();
+    (site, reasons)
+}
+
+#[test]
+fn a_duplicate_is_skipped_across_partitions_and_restarts_and_other_content_is_a_conflict() {
+    let (site, letters) = run("skip");
+    let out = site.read("out");
+    assert_eq!(out.len(), 1);
+    assert!(["a", "b"].contains(&out[0].id().as_str()));
+    assert_eq!(
+        letters,
+        ["keyless no_idempotency_key", "other idempotency_conflict"]
+    );
+}
+
+#[test]
+fn a_duplicate_is_answered_with_the_stored_outputs_when_replay_is_asked_for() {
+    let (site, letters) = run("replay");
+    let out = site.read("out");
+    assert_eq!(out.len(), 4, "once for each delivery");
+    assert!(
+        out.iter().all(|message| message.id() == out[0].id()),
+        "always the first one's"
+    );
+    assert_eq!(
+        letters,
+        ["keyless no_idempotency_key", "other idempotency_conflict"]
+    );
+}
