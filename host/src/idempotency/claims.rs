@@ -182,7 +182,8 @@ impl Claims {
         entry.state = State::Settled {
             owner,
             completion,
-            waited,
+            // Who waited asks again, and waits on when it is of another worker.
+            waited: false,
         };
         drop(shard);
         self.changed(waited);
