@@ -90,7 +90,10 @@ fn a_stuck_handler_delays_the_end_by_the_shutdown_timeout_and_its_message_comes_
     let text = process.log_text();
     assert!(status.code().is_some(), "it ended by itself: {text}");
     let process = site.start();
-    assert_eq!(process.partitions()[0].committed, 0, "it is not finished");
+    let committed = until("its partition is known", || {
+        process.partitions().first().map(|p| p.committed)
+    });
+    assert_eq!(committed, 0, "it is not finished");
     process.kill();
 }
 

@@ -28,6 +28,11 @@ const MAX_ATTEMPTS: u32 = 6;
 /// How long a host may take to come to the point at which it is to be held.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long a host that is killed from outside works at most before that.
+const MOMENT_MS: u64 = 1_500;
+/// By then every stage must have been hit.
+const TIME_MAX: Duration = Duration::from_secs(300);
+
 /// The points at which a settlement's path is cut, and up to which passage.
 const STAGES: [(&str, u32); 11] = [
     ("received", 40),
@@ -177,9 +182,10 @@ fn run_and_kill(site: &Site, stage: Option<(&str, u32)>, seen: &mut Seen) -> boo
     let mut process = site.spawn(&environment);
     let Some((point, _)) = stage else {
         process.await_ready();
+        // A moment of undisturbed work, and then while something is in hand.
+        let moment = Duration::from_millis(rand::rng().random_range(0..MOMENT_MS));
+        std::thread::sleep(moment);
         let busy = within(PATIENCE, || look(&process, seen).then_some(()));
-        let moment = Duration::from_millis(rand::rng().random_range(0..30));
-        within(moment, || None::<()>);
         process.kill();
         return busy.is_some();
     };
@@ -224,7 +230,10 @@ fn storm(delivery: &str, guarantee: Guarantee) -> Outcome {
     let mut stages: Vec<(&str, u32)> = STAGES.to_vec();
     while kills < KILLS_MIN || !stages.is_empty() || began.elapsed() < TIME_MIN {
         tries += 1;
-        assert!(tries < 4 * KILLS_MIN, "stages never reached: {stages:?}");
+        assert!(
+            began.elapsed() < TIME_MAX,
+            "stages never reached: {stages:?}"
+        );
         // Every other kill at a stage that is still wanted.
         let stage = if tries % 2 == 0 { stages.pop() } else { None };
         // The first commit of a host is that of its start.
