@@ -613,3 +613,41 @@ fn stored_bytes(log: Log, group: GroupId, ids: Vec<PartitionId>) -> StoredBytes 
         stored.map_or(0, |value| (key.len() + value.len()) as u64)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pipelines(groups: [&str; 2], idempotency: &str) -> Vec<Pipeline> {
+        let pipeline = |name: &str, group: &str, more: &str| {
+            format!(
+                "  - {{ name: {name}, source: {{ topics: [{name}], consumer_group: {group}, start: earliest }}, handler: {{ plugin: ./h.wasm }}{more} }}\n"
+            )
+        };
+        let text = format!(
+            "version: 1\npipelines:\n{}{}",
+            pipeline("one", groups[0], idempotency),
+            pipeline("two", groups[1], "")
+        );
+        let path = std::path::Path::new("pipeline.yaml");
+        crate::config::load_text(path, &text, &|_| None)
+            .unwrap()
+            .config
+            .pipelines
+    }
+
+    #[test]
+    fn a_group_with_an_idempotency_table_belongs_to_one_pipeline() {
+        let keyed = ", idempotency: { key: message.json.id, ttl: 1h }";
+        assert!(one_table_one_pipeline(&pipelines(["a", "b"], keyed)).is_ok());
+        assert!(one_table_one_pipeline(&pipelines(["a", "a"], "")).is_ok());
+        let refused = one_table_one_pipeline(&pipelines(["a", "a"], keyed)).unwrap_err();
+        let text = refused.to_string();
+        assert!(
+            text.contains("`two`")
+                && text.contains("`one`")
+                && text.contains("groups of their own"),
+            "{text}"
+        );
+    }
+}

@@ -208,4 +208,22 @@ mod tests {
         settlement.clear();
         assert!(settlement.is_empty());
     }
+
+    #[test]
+    fn state_writes_and_completions_count_against_the_size_of_a_settlement() {
+        let mut settlement = Settlement::default();
+        settlement.write_state(StateWrite {
+            partition: 0,
+            key: "key".to_owned(),
+            value: Some(vec![0; 100]),
+        });
+        settlement.complete(CompletionWrite {
+            hash: 1,
+            expires_at_ms: 2,
+            value: vec![0; 17],
+        });
+        assert_eq!(settlement.bytes(), 120);
+        settlement.clear();
+        assert_eq!(settlement.bytes(), 0);
+    }
 }

@@ -137,6 +137,9 @@ fn state_is_scanned_by_prefix_and_deleted() {
     };
     assert_eq!(keys(10), ["a1", "a2"]);
     assert_eq!(keys(1), ["a1"]);
+    // One byte of budget: the first entry exceeds it and is the last.
+    assert_eq!(log.state_scan(group, p, b"a", 10, 1).unwrap().len(), 1);
+    assert_eq!(log.state_bytes(group).unwrap(), 11);
     log.commit(writes(vec![set(p, "a1", None)])).unwrap();
     assert_eq!(keys(10), ["a2"]);
     assert!(log.state_get(group, p, b"a1").unwrap().is_none());
