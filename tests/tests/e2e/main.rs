@@ -13,6 +13,7 @@ mod messages;
 mod mutants;
 mod operations;
 mod poison;
+mod readme;
 mod sandbox;
 mod storm;
 
