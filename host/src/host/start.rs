@@ -502,8 +502,8 @@ fn places(
                     progress
                 }
             };
-            let window_end = progress.committed + u64::from(pipeline.source.window.messages);
-            let replay_until = window_end.min(log.end(*id)?);
+            let replay_until =
+                replay_end(&progress, pipeline.source.window.messages).min(log.end(*id)?);
             places.push(Place {
                 topic: index as u16,
                 number: number as u32,
@@ -517,6 +517,22 @@ fn places(
         log.commit(commit)?;
     }
     Ok(places)
+}
+
+/// Where a window of that many unfinished messages ends: what finished above the committed offset takes
+/// no room in it, so a message far above one that is held may have been called as well.
+fn replay_end(progress: &Progress, window_messages: u32) -> u64 {
+    let mut left = u64::from(window_messages);
+    let mut at = progress.committed;
+    for finished in &progress.completed {
+        let unfinished = finished.start.saturating_sub(at);
+        if unfinished >= left {
+            break;
+        }
+        left -= unfinished;
+        at = finished.end;
+    }
+    at + left
 }
 
 fn start(start: Start, log: &Log, id: PartitionId) -> Result<u64, Error> {
@@ -578,4 +594,22 @@ fn stored_bytes(log: Log, group: GroupId, ids: Vec<PartitionId>) -> StoredBytes 
         let stored = id.and_then(|id| log.state_get(group, *id, key.as_bytes()).ok().flatten());
         stored.map_or(0, |value| (key.len() + value.len()) as u64)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_replayed_window_reaches_over_what_finished_above_a_held_message() {
+        let mut progress = Progress {
+            committed: 10,
+            ..Progress::default()
+        };
+        assert_eq!(replay_end(&progress, 4), 14);
+        progress.completed = vec![11..100, 102..103];
+        assert_eq!(replay_end(&progress, 1), 11);
+        assert_eq!(replay_end(&progress, 3), 102);
+        assert_eq!(replay_end(&progress, 4), 104);
+    }
 }

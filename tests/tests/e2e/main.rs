@@ -14,6 +14,7 @@ mod mutants;
 mod operations;
 mod poison;
 mod sandbox;
+mod state;
 mod storm;
 
 use wasmill_tests::checker::{Guarantee, Terms};
