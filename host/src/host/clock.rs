@@ -1,23 +1,25 @@
-//! The real clock and dice of a worker.
+//! The clock and the dice of a worker.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use rand::RngExt as _;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
+use crate::connector::embedded::Log;
 use crate::pipeline::run::Clock;
 
-#[derive(Debug)]
+/// Unix time is the log's: a step of the system's clock expires nothing early (§7.3).
 pub(super) struct System {
+    log: Log,
     begin: Instant,
     random: SmallRng,
 }
 
 impl System {
-    #[must_use]
-    pub(super) fn new() -> Self {
+    pub(super) fn new(log: Log) -> Self {
         Self {
+            log,
             begin: Instant::now(),
             random: SmallRng::from_rng(&mut rand::rng()),
         }
@@ -26,7 +28,7 @@ impl System {
 
 impl Clock for System {
     fn unix_ms(&self) -> i64 {
-        unix_ms()
+        self.log.now_ms()
     }
 
     fn monotonic_ns(&self) -> u64 {
@@ -36,10 +38,4 @@ impl Clock for System {
     fn random(&mut self) -> f64 {
         self.random.random()
     }
-}
-
-pub(super) fn unix_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as i64)
 }

@@ -2,12 +2,16 @@
 //! may have been working on runs one by one, so that a message that kills the host is found. A window
 //! that was passed without dying clears the count.
 
+use std::time::Duration;
+
 use crate::connector::embedded::{Commit, Error, Log, Write};
 
 use super::start::Running;
 
 /// From so many unclean exits on, the replayed window is suspect.
 pub(super) const UNCLEAN_EXITS_SUSPECT: u32 = 2;
+/// A store that cannot write must not keep the host from hearing a signal.
+const PATIENCE: Duration = Duration::from_secs(2);
 const KEY: &[u8] = b"host/unclean-exits";
 
 #[derive(Debug)]
@@ -64,12 +68,12 @@ impl Lifetime {
 
 fn write(log: &Log, unclean: u32) -> Result<(), Error> {
     let value = Some(unclean.to_le_bytes().to_vec());
-    log.commit(Commit {
+    let commit = Commit {
         writes: vec![Write::Meta {
             key: KEY.to_vec(),
             value,
         }],
         ..Commit::default()
-    })
-    .map(drop)
+    };
+    log.commit_within(commit, PATIENCE).map(drop)
 }

@@ -74,8 +74,9 @@ pub struct Host {
 
 /// Runs until SIGTERM or SIGINT; a second one cuts the drain short (§10.2).
 pub fn run(config: &Config) -> Result<(), Error> {
-    let signals = signals()?;
+    // Until it runs, a signal just ends it.
     let mut host = Host::start(config)?;
+    let signals = signals()?;
     while signals.try_recv().is_err() {
         std::thread::sleep(TICK);
         host.look_after();
@@ -115,9 +116,10 @@ impl Host {
         )?;
         // From here on messages may be lost in a call: an end without `stop` is an unclean one.
         let lifetime = Lifetime::begin(&log)?;
+        let alone = Arc::default();
         let pipelines = prepared
             .into_iter()
-            .map(|one| one.start(&log, &metrics, lifetime.is_suspect()))
+            .map(|one| one.start(&log, &metrics, lifetime.is_suspect(), Arc::clone(&alone)))
             .collect::<Result<Vec<_>, _>>()?;
         tracing::info!(
             pipelines = pipelines.len(),
@@ -135,8 +137,10 @@ impl Host {
 
     /// Notices workers that ended, and a replayed window that is behind us. Call it a few times a second.
     pub fn look_after(&mut self) {
+        let health = self.log.health();
         for pipeline in &mut self.pipelines {
             pipeline.look_after();
+            pipeline.watch.store(&health);
         }
         self.lifetime.tick(&self.log, &self.pipelines);
     }
@@ -166,8 +170,9 @@ impl Host {
         } = self;
         let ended = drain(pipelines, shutdown_timeout, hurry);
         ports.close();
-        if ended.is_ok() {
-            lifetime.end(&log)?;
+        // A call that was cut off did not end this host; that it was stopped in order is what counts.
+        if let Err(error) = lifetime.end(&log) {
+            tracing::warn!(%error, "this end counts as an unclean one: the store does not write");
         }
         log.close()?;
         tracing::info!("stopped");

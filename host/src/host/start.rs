@@ -1,8 +1,8 @@
 //! From a validated pipeline to running workers: topics, plugin, progress, assignments, threads.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use crate::config::valid::{Config, Pipeline, Start};
@@ -11,7 +11,7 @@ use crate::connector::embedded::{Commit, GroupId, Log, PartitionId, Topic, Topic
 use crate::idempotency::Table;
 use crate::idempotency::claims::Claims;
 use crate::pipeline::dead_letter;
-use crate::pipeline::offsets::Progress;
+use crate::pipeline::offsets::{Progress, SPAN_MAX};
 use crate::pipeline::output::HeaderRule;
 use crate::pipeline::overlay::{Overlay, StoredBytes};
 use crate::pipeline::plan::{Plan, PlanOutput, SourceTopic};
@@ -53,6 +53,7 @@ struct Place {
 
 /// Everything that can fail for a pipeline, before any of them starts.
 pub(super) fn prepare<'c>(config: &'c Config, log: &Log) -> Result<Vec<Prepared<'c>>, Error> {
+    one_table_one_pipeline(&config.pipelines)?;
     let engine = engine(config)?;
     let mut prepared = Vec::new();
     for pipeline in &config.pipelines {
@@ -69,6 +70,27 @@ pub(super) fn prepare<'c>(config: &'c Config, log: &Log) -> Result<Vec<Prepared<
         prepared.push(Prepared::new(pipeline, plugin, config, log)?);
     }
     Ok(prepared)
+}
+
+/// A group's idempotency table belongs to one pipeline: two would not see each other's claims.
+fn one_table_one_pipeline(pipelines: &[Pipeline]) -> Result<(), Error> {
+    for (index, one) in pipelines.iter().enumerate() {
+        let group = &one.source.consumer_group;
+        let other = pipelines.iter().skip(index + 1).find(|other| {
+            other.source.consumer_group == *group
+                && (one.idempotency.is_some() || other.idempotency.is_some())
+        });
+        if let Some(other) = other {
+            return Err(Error::Pipeline {
+                pipeline: other.name.clone(),
+                why: format!(
+                    "its consumer group `{group}` is also that of pipeline `{}`, and a group with `idempotency` has one pipeline; give them groups of their own",
+                    one.name
+                ),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn engine(config: &Config) -> Result<Engine, Error> {
@@ -112,6 +134,12 @@ impl<'c> Prepared<'c> {
         config: &Config,
         log: &Log,
     ) -> Result<Self, Error> {
+        if plugin.has_effects() && pipeline.handler.batch.is_some_and(|batch| batch.get() > 1) {
+            return Err(Error::Pipeline {
+                pipeline: pipeline.name.clone(),
+                why: "a handler with state gets one message a call, because the state writes of a call cannot be told apart by message; leave `handler.batch` out".to_owned(),
+            });
+        }
         let sources = source_topics(pipeline, config, log)?;
         let mut targets: Vec<Arc<Topic>> = Vec::new();
         let outputs = outputs(pipeline, config, log, &mut targets)?;
@@ -146,6 +174,7 @@ impl<'c> Prepared<'c> {
         log: &Log,
         metrics: &Metrics,
         suspect: bool,
+        alone: Arc<Mutex<()>>,
     ) -> Result<Running, Error> {
         let replay_until = self
             .places
@@ -185,6 +214,7 @@ impl<'c> Prepared<'c> {
                 .map(|_| Arc::new(Claims::new())),
             usage: usage(self.pipeline, log, self.group)?,
             suspect,
+            alone,
         };
         let mut workers = Vec::new();
         for (index, share) in shares.into_iter().enumerate() {
@@ -216,6 +246,8 @@ struct Started {
     usage: Option<Arc<Usage>>,
     /// The replayed window runs one delivery at a time.
     suspect: bool,
+    /// One for the host.
+    alone: Arc<Mutex<()>>,
 }
 
 impl Started {
@@ -248,7 +280,7 @@ impl Started {
                 group: self.group,
             }) as Box<dyn Table>
         });
-        let observer = WorkerWatch::new(Arc::clone(&self.watch), index, self.metrics.local());
+        let observer = WorkerWatch::new(Arc::clone(&self.watch), index, &self.metrics);
         let assignments = share
             .into_iter()
             .map(|place| Assignment {
@@ -259,6 +291,7 @@ impl Started {
             })
             .collect();
         let (log, group, targets) = (self.log.clone(), self.group, self.targets.clone());
+        let alone = Arc::clone(&self.alone);
         let (plan, control, claims) = (
             Arc::clone(&self.plan),
             Arc::clone(&self.control),
@@ -275,11 +308,12 @@ impl Started {
                     index,
                     connector,
                     handler,
-                    clock: System::new(),
+                    clock: System::new(log.clone()),
                     observer,
                     claims,
                     table,
                     overlay,
+                    alone,
                     assignments,
                 })
                 .run()
@@ -502,8 +536,8 @@ fn places(
                     progress
                 }
             };
-            let replay_until =
-                replay_end(&progress, pipeline.source.window.messages).min(log.end(*id)?);
+            let window_end = progress.committed + SPAN_MAX;
+            let replay_until = window_end.min(log.end(*id)?);
             places.push(Place {
                 topic: index as u16,
                 number: number as u32,
@@ -517,22 +551,6 @@ fn places(
         log.commit(commit)?;
     }
     Ok(places)
-}
-
-/// Where a window of that many unfinished messages ends: what finished above the committed offset takes
-/// no room in it, so a message far above one that is held may have been called as well.
-fn replay_end(progress: &Progress, window_messages: u32) -> u64 {
-    let mut left = u64::from(window_messages);
-    let mut at = progress.committed;
-    for finished in &progress.completed {
-        let unfinished = finished.start.saturating_sub(at);
-        if unfinished >= left {
-            break;
-        }
-        left -= unfinished;
-        at = finished.end;
-    }
-    at + left
 }
 
 fn start(start: Start, log: &Log, id: PartitionId) -> Result<u64, Error> {
@@ -594,22 +612,4 @@ fn stored_bytes(log: Log, group: GroupId, ids: Vec<PartitionId>) -> StoredBytes 
         let stored = id.and_then(|id| log.state_get(group, *id, key.as_bytes()).ok().flatten());
         stored.map_or(0, |value| (key.len() + value.len()) as u64)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_replayed_window_reaches_over_what_finished_above_a_held_message() {
-        let mut progress = Progress {
-            committed: 10,
-            ..Progress::default()
-        };
-        assert_eq!(replay_end(&progress, 4), 14);
-        progress.completed = vec![11..100, 102..103];
-        assert_eq!(replay_end(&progress, 1), 11);
-        assert_eq!(replay_end(&progress, 3), 102);
-        assert_eq!(replay_end(&progress, 4), 104);
-    }
 }

@@ -50,13 +50,13 @@ impl StateView for LogState {
         partition: u32,
         prefix: &str,
         limit: usize,
-        _bytes_max: usize,
+        bytes_max: usize,
     ) -> Result<Vec<(String, Vec<u8>)>, String> {
         let id = self.id(partition)?;
         let ask = limit.saturating_add(self.overlay.deletions(partition, prefix));
         let stored = self
             .log
-            .state_scan(self.group, id, prefix.as_bytes(), ask)
+            .state_scan(self.group, id, prefix.as_bytes(), ask, bytes_max)
             .map_err(|error| error.to_string())?
             .into_iter()
             .map(|(key, value)| (String::from_utf8_lossy(&key).into_owned(), value.to_vec()))

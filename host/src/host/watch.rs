@@ -4,10 +4,15 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::connector::embedded::Health;
 use crate::pipeline::counts::{Counts, Observer};
 use crate::pipeline::snapshot::{PartitionSnapshot, Snapshot, State, Totals};
 use crate::telemetry::counts::LocalCounts;
-use crate::telemetry::labels::{DeadLetterReason, FaultReason, IdempotencyResult, Label, Outcome};
+use crate::telemetry::labels::{
+    DeadLetterReason, FaultReason, IdempotencyResult, Label, Outcome, PublishError,
+};
+use crate::telemetry::metrics::PipelineMetrics;
+use prometheus::IntGauge;
 
 use std::sync::Arc;
 
@@ -24,6 +29,8 @@ pub struct Watch {
 struct View {
     state: State,
     why: Option<String>,
+    /// What keeps the store from writing.
+    store: Option<String>,
     totals: Totals,
     workers: Vec<Worker>,
 }
@@ -44,6 +51,7 @@ impl Watch {
             view: Mutex::new(View {
                 state: State::Starting,
                 why: None,
+                store: None,
                 totals: Totals::default(),
                 workers: vec![Worker::default(); workers],
             }),
@@ -59,6 +67,14 @@ impl Watch {
         }
     }
 
+    /// A store that does not write blocks the pipeline: nothing settles.
+    pub fn store(&self, health: &Health) {
+        self.view().store = match health {
+            Health::Ok => None,
+            Health::Failing { error, .. } | Health::Dead { error } => Some(error.to_string()),
+        };
+    }
+
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let view = self.view();
@@ -66,6 +82,7 @@ impl Watch {
             .workers
             .iter()
             .find_map(|worker| worker.blocked.clone());
+        let blocked = view.store.clone().or(blocked);
         let (state, why) = match (view.state, blocked) {
             (State::Running, Some(why)) => (State::Blocked, Some(why)),
             (state, _) => (state, view.why.clone()),
@@ -97,22 +114,33 @@ pub struct WorkerWatch {
     watch: Arc<Watch>,
     worker: usize,
     local: LocalCounts,
+    in_flight: IntGauge,
+    calling: i64,
 }
 
 impl WorkerWatch {
     #[must_use]
-    pub fn new(watch: Arc<Watch>, worker: usize, local: LocalCounts) -> Self {
+    pub fn new(watch: Arc<Watch>, worker: usize, metrics: &PipelineMetrics) -> Self {
         Self {
             watch,
             worker,
-            local,
+            local: metrics.local(),
+            in_flight: metrics.in_flight().clone(),
+            calling: 0,
         }
     }
 }
 
 impl Observer for WorkerWatch {
+    fn calling(&mut self, messages: usize) {
+        let messages = i64::try_from(messages).unwrap_or(i64::MAX);
+        self.in_flight.add(messages - self.calling);
+        self.calling = messages;
+    }
+
     fn counted(&mut self, counts: &mut Counts) {
-        if counts.calls.is_empty()
+        if counts.lost_offsets == 0
+            && counts.calls.is_empty()
             && counts.settlements.is_empty()
             && counts.finished() == 0
             && counts.retries == 0
@@ -129,6 +157,7 @@ impl Observer for WorkerWatch {
             totals.retries += counts.retries;
             totals.dead_letters += dead;
             totals.discarded += counts.discarded;
+            totals.lost += counts.lost_offsets;
             totals.published += counts.published.iter().sum::<u64>();
         }
         self.count_outcomes(counts, dead);
@@ -184,6 +213,13 @@ impl WorkerWatch {
             self.local.idempotency(result, count);
         }
         self.local.retries += counts.retries;
+        for (kind, count) in &counts.faults {
+            if let Some(error) = named::<PublishError>(kind)
+                .or((*kind == "output_too_large").then_some(PublishError::TooLarge))
+            {
+                self.local.publish_error(error, *count);
+            }
+        }
         for (reason, count) in &counts.dead_letters {
             if let Some(label) = named::<DeadLetterReason>(reason.as_str()) {
                 self.local.dead_letter(label, *count);

@@ -58,6 +58,8 @@ enum State {
     Settled {
         owner: Owner,
         completion: Completion,
+        /// A delivery of another worker waits until this is durable.
+        waited: bool,
     },
 }
 
@@ -138,8 +140,13 @@ impl Claims {
             State::Settled {
                 owner: other,
                 completion,
+                waited,
             } if *other != owner && completion.expires_at_ms > now_ms => {
-                return Ok(answer(completion, fingerprint));
+                if other.worker == owner.worker {
+                    return Ok(answer(completion, fingerprint));
+                }
+                *waited = true;
+                return Ok(Claim::Wait);
             }
             // Itself before (its settlement was not made, or the host would know it as finished), or
             // expired. Who waits goes on waiting for the new claim.
@@ -155,8 +162,9 @@ impl Claims {
         Ok(Claim::Taken(entry.fence))
     }
 
-    /// The message is finished and its settlement handed on: from now on duplicates are answered, although
-    /// it is not durable yet, because their settlements stand behind it in the same queue.
+    /// The message is finished. Duplicates of the same worker are answered from now on, although it is not
+    /// durable yet: their settlements stand behind it or are the same one. Those of other workers wait for
+    /// [`Claims::durable`], since nothing orders their settlements behind it.
     pub fn complete(
         &self,
         hash: KeyHash,
@@ -171,7 +179,12 @@ impl Claims {
         let State::InProgress { owner, waited } = entry.state else {
             return Err(Stale);
         };
-        entry.state = State::Settled { owner, completion };
+        entry.state = State::Settled {
+            owner,
+            completion,
+            // Who waited asks again, and waits on when it is of another worker.
+            waited: false,
+        };
         drop(shard);
         self.changed(waited);
         Ok(())
@@ -180,13 +193,21 @@ impl Claims {
     /// The settlement is durable: the table answers from now on. False when the fence is stale.
     pub fn durable(&self, hash: KeyHash, fence: Fence) -> bool {
         let mut shard = self.shard(hash);
-        let settled = shard.get(&hash).is_some_and(|entry| {
-            entry.fence == fence && matches!(entry.state, State::Settled { .. })
-        });
-        if settled {
-            shard.remove(&hash);
+        let Some(Entry {
+            fence: current,
+            state: State::Settled { waited, .. },
+        }) = shard.get(&hash)
+        else {
+            return false;
+        };
+        if *current != fence {
+            return false;
         }
-        settled
+        let waited = *waited;
+        shard.remove(&hash);
+        drop(shard);
+        self.changed(waited);
+        true
     }
 
     /// The message is not finished (a retryable failure, or its turn did not come): the key is free again.

@@ -213,13 +213,16 @@ where
             ReadError::Lost { asked, earliest }
                 if self.plan.on_lost_offset == OnLostOffset::Earliest =>
             {
-                tracing::warn!(%name, asked, earliest, "retention removed messages this group had not settled; going on at the earliest");
-                if let Some(partition) = self.partitions.get_mut(index) {
-                    // False: finish what was read first, then ask again.
-                    if partition.offsets.skip_to(earliest) {
-                        self.counts.lost_offsets += earliest.saturating_sub(asked);
-                        partition.dirty = true;
-                    }
+                let Some(partition) = self.partitions.get_mut(index) else {
+                    return Ok(false);
+                };
+                if partition.offsets.skip_to(earliest) {
+                    self.counts.lost_offsets += earliest.saturating_sub(asked);
+                    partition.dirty = true;
+                    tracing::warn!(%name, asked, earliest, "retention removed messages this group had not settled; going on at the earliest");
+                } else {
+                    // What was read before has to be finished first.
+                    self.read_again_ns = self.clock.monotonic_ns() + AGAIN_MS as u64 * 1_000_000;
                 }
                 Ok(false)
             }
@@ -235,14 +238,14 @@ where
         }
     }
 
-    /// A delivery that may have killed the host runs alone; with state, a call stays in one partition.
+    /// A delivery that may have killed the host runs alone.
     fn joins_at(&self, index: usize, offset: u64) -> bool {
         let Some(first) = self.entries.first().map(|entry| entry.delivery) else {
             return true;
         };
         let suspect = self.is_suspect(index, offset)
             || self.is_suspect(first.partition as usize, first.offset);
-        !suspect && (!self.plan.has_state || first.partition as usize == index)
+        !suspect
     }
 
     fn joins(&self, delivery: &Delivery) -> bool {
@@ -264,12 +267,16 @@ where
         faults::point("received");
         let stage = self.stages(&delivery, &message);
         match stage {
-            Stage::Enter(work, claim) => self.add(Entry {
-                delivery,
-                work,
-                correlation,
-                claim,
-            }),
+            Stage::Enter(work, claim) => {
+                // The table answered.
+                self.blocked = None;
+                self.add(Entry {
+                    delivery,
+                    work,
+                    correlation,
+                    claim,
+                });
+            }
             Stage::Wait => {
                 self.counts.waited += 1;
                 self.hold(lane, delivery, Until::Claim);
@@ -317,18 +324,18 @@ where
 
     /// Decode → idempotency, in the order of §2.1.
     fn stages(&self, delivery: &Delivery, message: &MessageRef<'_>) -> Stage {
-        if self.plan.format == Format::Json
-            && let Some(payload) = message.payload
-            && let Err(error) = expression::json_is_valid(payload)
-        {
-            return Stage::Enter(Work::Refuse(Reason::Undecodable, error), None);
+        let policy = self.plan.idempotency.as_ref();
+        // A key that was found by a scan of the whole document is proof enough.
+        let proved = policy.is_some_and(|policy| policy.key.proves_json());
+        if !proved && let Some(refused) = self.undecodable(message) {
+            return Stage::Enter(refused, None);
         }
-        let stage = match self.plan.idempotency {
-            Some(_) => self.deduplicate(delivery, message),
+        let stage = match policy {
+            Some(_) => self.deduplicate(delivery, message, proved),
             None => Stage::Enter(Work::Call, None),
         };
         match stage {
-            // With its claim, so that a duplicate of it finds that it was finished (§7.5).
+            // After the claim: its dead letter must leave a record for its duplicates.
             Stage::Enter(Work::Call, claim) if self.is_spent(delivery) => {
                 Stage::Enter(self.spent(delivery), claim)
             }
@@ -338,6 +345,14 @@ where
 
     fn is_spent(&self, delivery: &Delivery) -> bool {
         delivery.attempts >= self.plan.retry.max_attempts.get()
+    }
+
+    fn undecodable(&self, message: &MessageRef<'_>) -> Option<Work> {
+        if self.plan.format != Format::Json {
+            return None;
+        }
+        let error = expression::json_is_valid(message.payload?).err()?;
+        Some(Work::Refuse(Reason::Undecodable, error))
     }
 
     /// Its attempts were spent before this host started, so the last one never came back.
@@ -355,7 +370,8 @@ where
         Work::Refuse(reason, error)
     }
 
-    fn deduplicate(&self, delivery: &Delivery, message: &MessageRef<'_>) -> Stage {
+    /// `unchecked`: nobody has looked yet whether the payload is of the declared format.
+    fn deduplicate(&self, delivery: &Delivery, message: &MessageRef<'_>, unchecked: bool) -> Stage {
         let (Some(policy), Some(claims), Some(table)) =
             (&self.plan.idempotency, &self.claims, &self.table)
         else {
@@ -364,12 +380,18 @@ where
         let mut key = self.key.borrow_mut();
         let hash = match policy.key.evaluate(message, &mut key) {
             Ok(value) => idempotency::hash(value.canonical()),
-            Err(_) if policy.if_missing == IfMissing::Process => {
-                return Stage::Enter(Work::Call, None);
-            }
             Err(error) => {
+                let undecodable = if unchecked {
+                    self.undecodable(message)
+                } else {
+                    None
+                };
                 return Stage::Enter(
-                    Work::Refuse(Reason::NoIdempotencyKey, error.to_string()),
+                    match undecodable {
+                        Some(refused) => refused,
+                        None if policy.if_missing == IfMissing::Process => Work::Call,
+                        None => Work::Refuse(Reason::NoIdempotencyKey, error.to_string()),
+                    },
                     None,
                 );
             }

@@ -91,6 +91,8 @@ fn bump<K: PartialEq>(list: &mut Vec<(K, u64)>, key: K) {
 
 /// Receives counts and looks at a pipeline from outside.
 pub trait Observer {
+    /// So many messages are inside a call from now on.
+    fn calling(&mut self, messages: usize);
     /// Takes over what was counted and clears it.
     fn counted(&mut self, counts: &mut Counts);
     /// How the worker's partitions stand, why it is blocked if it is, bytes of its instance's memory.

@@ -15,7 +15,7 @@ use crate::pipeline::settlement::{CompletionWrite, StateWrite};
 use crate::pipeline::stored;
 use crate::pipeline::verdict::{Reason, Report, Verdict, judge};
 use crate::plugin::frame::{Outcome, Outcomes, OutputIter};
-use crate::plugin::{Fault, FaultKind};
+use crate::plugin::{Fault, FaultKind, RESULT_BYTES_MAX};
 
 /// What a call came to.
 pub(super) enum Called {
@@ -42,15 +42,6 @@ where
     /// Judges the deliveries of a call, in order. After a lane's first non-success its later results in
     /// the call are discarded and not charged (§2.3).
     pub(super) fn judge(&mut self, called: &Called) -> Result<(), Halt> {
-        if let Called::Answered(outcomes) = called
-            && self.plan.has_state
-            && self.entries.len() > 1
-            && !outcomes.iter().all(|outcome| is_success(&outcome))
-        {
-            // State writes of a call cannot be told apart by message: run them one by one.
-            self.run_again_one_by_one();
-            return Ok(());
-        }
         let mut entries = std::mem::take(&mut self.entries);
         let mut results = match called {
             Called::Answered(outcomes) => Some(outcomes.iter()),
@@ -178,7 +169,7 @@ where
                 if let Some(overlay) = &self.overlay {
                     overlay.put(partition, &write.key, write.value.clone(), ticket);
                 }
-                self.settlement.state.push(StateWrite {
+                self.settlement.write_state(StateWrite {
                     partition,
                     key: write.key,
                     value: write.value,
@@ -249,6 +240,19 @@ where
             Some(delay_ms as u64),
         );
         self.handler.discard();
+        let delivery = entry.delivery;
+        if self.is_suspect(delivery.partition as usize, delivery.offset)
+            && let Some(partition) = self.partitions.get_mut(delivery.partition as usize)
+        {
+            // The mark from before the call stands for an attempt that was none.
+            partition.offsets.fail(
+                delivery.offset,
+                delivery.attempts,
+                self.unix_ms,
+                report.error(),
+            );
+            partition.dirty = true;
+        }
         let lane = self.lane(&entry.delivery);
         let due = self.now_ms() + delay_ms;
         self.lanes.hold(lane, Until::Time(due));
@@ -272,12 +276,12 @@ where
         self.write_dead_letter(entry, report, reason, now_ms)?;
         faults::point("dead_letter_built");
         self.complete(entry, Status::Failed);
+        let lane = self.lane(&entry.delivery);
         if self.plan.ordering.on_dead_letter == OnDeadLetter::BlockLane {
-            let lane = self.lane(&entry.delivery);
             self.lanes.hold(lane, Until::Ack);
-            self.failed.push(lane);
             self.after.unblock.push(lane);
         }
+        self.failed.push(lane);
         self.finish(entry);
         Ok(())
     }
@@ -365,7 +369,7 @@ where
         self.counts.claimed += 1;
         // A claim of this process can only be stale when the worker was told to stop; then nothing is settled.
         if claims.complete(claim.hash, claim.fence, completion).is_ok() {
-            self.settlement.completions.push(CompletionWrite {
+            self.settlement.complete(CompletionWrite {
                 hash: claim.hash,
                 expires_at_ms,
                 value,
@@ -410,6 +414,7 @@ where
         };
         let correlation_id = entry.correlation.text(&message.headers);
         let mark = settlement.mark();
+        let mut bytes = 0;
         for output in outputs {
             let Some(known) = plan.output(output.name) else {
                 settlement.rollback(mark);
@@ -427,6 +432,16 @@ where
                     ),
                 });
             };
+            bytes += record.record_len();
+            if bytes > RESULT_BYTES_MAX {
+                settlement.rollback(mark);
+                return Err(Unpublishable {
+                    kind: FaultKind::OutputLimit.as_str(),
+                    message: format!(
+                        "the outputs of one message are more than {RESULT_BYTES_MAX} bytes with what they inherit"
+                    ),
+                });
+            }
             settlement.publish(known.target, &record);
             if store && let Some(publish) = settlement.publishes().last() {
                 stored::push(stored, &known.name, settlement.record(publish));
@@ -455,10 +470,6 @@ where
             "{what}"
         );
     }
-}
-
-fn is_success(outcome: &Outcome<'_>) -> bool {
-    matches!(outcome, Outcome::Outputs(_))
 }
 
 fn report_of(fault: &Fault) -> Report<'_> {

@@ -83,3 +83,140 @@ fn field<'a>(field: Field<'a>, inherited: Option<&'a [u8]>) -> Option<&'a [u8]> 
         Field::Value(value) => Some(value),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(of: &[(&str, &str)]) -> HeadersBuf {
+        let mut headers = HeadersBuf::new();
+        for (name, value) in of {
+            assert!(headers.push(name, Some(value.as_bytes())));
+        }
+        headers
+    }
+
+    /// The headers of an output without headers of its own, for an input with these.
+    fn carried(
+        input: &[(&str, &str)],
+        own: &[(&str, &str)],
+        rule: &[&str],
+    ) -> Vec<(String, String)> {
+        let (input, own) = (headers(input), headers(own));
+        let message = MessageRef {
+            headers: input.as_headers(),
+            ..MessageRef::default()
+        };
+        let output = OutputRef {
+            name: "default",
+            key: Field::Inherit,
+            payload: Field::Inherit,
+            headers: own.as_headers(),
+        };
+        let rule = HeaderRule(rule.iter().map(|&name| name.to_owned()).collect());
+        let mut into = HeadersBuf::new();
+        let built = build(&output, &message, "c", &rule, &mut into).unwrap();
+        let text = |value: Option<&[u8]>| String::from_utf8(value.unwrap().to_vec()).unwrap();
+        built
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_owned(), text(value)))
+            .collect()
+    }
+
+    fn pairs(of: &[(&str, &str)]) -> Vec<(String, String)> {
+        of.iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    /// §2.5
+    #[test]
+    fn key_and_payload_are_inherited_absent_or_a_value() {
+        let input = MessageRef {
+            key: Some(b"k"),
+            payload: Some(b"p"),
+            timestamp_ms: 7,
+            ..MessageRef::default()
+        };
+        let kept = (Some(&b"k"[..]), Some(&b"p"[..]));
+        let cases = [
+            (Field::Inherit, kept),
+            (Field::None, (None, None)),
+            (Field::Value(b""), (Some(&b""[..]), Some(&b""[..]))),
+        ];
+        for (field, expected) in cases {
+            let output = OutputRef {
+                name: "o",
+                key: field,
+                payload: field,
+                headers: Headers::default(),
+            };
+            let mut into = HeadersBuf::new();
+            let built = build(&output, &input, "c", &HeaderRule::default(), &mut into).unwrap();
+            assert_eq!((built.key, built.payload), expected);
+            assert_eq!(built.timestamp_ms, 7);
+        }
+    }
+
+    /// §2.5, §12.2
+    #[test]
+    fn trace_and_correlation_go_along_and_nothing_else_unless_it_is_named() {
+        let input = [
+            ("traceparent", "t"),
+            ("tracestate", "s"),
+            ("tenant", "x"),
+            ("ce_id", "1"),
+            ("ce_type", "2"),
+            ("other", "o"),
+        ];
+        assert_eq!(
+            carried(&input, &[], &[]),
+            pairs(&[
+                ("correlation-id", "c"),
+                ("traceparent", "t"),
+                ("tracestate", "s")
+            ])
+        );
+        assert_eq!(
+            carried(&input, &[], &["tenant", "ce_*"]),
+            pairs(&[
+                ("correlation-id", "c"),
+                ("traceparent", "t"),
+                ("tracestate", "s"),
+                ("tenant", "x"),
+                ("ce_id", "1"),
+                ("ce_type", "2")
+            ])
+        );
+    }
+
+    /// §2.5, §8.4
+    #[test]
+    fn headers_of_the_host_are_never_taken_from_a_guest_or_copied_from_an_input() {
+        let forged = [
+            ("wasmill-dlq-id", "1"),
+            ("x-retry-count", "9"),
+            ("idempotency-key", "k"),
+            ("correlation-id", "forged"),
+            ("traceparent", "forged"),
+            ("mine", "m"),
+        ];
+        assert_eq!(
+            carried(&[], &forged, &[]),
+            pairs(&[("correlation-id", "c"), ("mine", "m")])
+        );
+        let inherited = carried(&forged[..4], &[], &["*"]);
+        assert_eq!(inherited, pairs(&[("correlation-id", "c")]));
+    }
+
+    #[test]
+    fn baggage_over_baggage_bytes_max_is_left_behind() {
+        let (fits, too_large) = (
+            "b".repeat(BAGGAGE_BYTES_MAX),
+            "b".repeat(BAGGAGE_BYTES_MAX + 1),
+        );
+        assert_eq!(carried(&[("baggage", &fits)], &[], &[]).len(), 2);
+        assert_eq!(carried(&[("baggage", &too_large)], &[], &[]).len(), 1);
+    }
+}

@@ -25,7 +25,7 @@ pub struct Plan {
     pub batch_max: u32,
     /// Time one message may take.
     pub time_limit: Duration,
-    /// State writes belong to one partition, so a call holds messages of one partition only.
+    /// The handler may write state: its writes of a call are those of one message, so a call has one.
     pub has_state: bool,
     pub topics: Vec<SourceTopic>,
     pub outputs: Vec<PlanOutput>,

@@ -5,8 +5,8 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering as Memory};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::connector::{Connector, Ticket};
@@ -151,6 +151,7 @@ pub(super) struct After {
 pub struct Worker<C: Connector, H, K, O> {
     pub(super) plan: Arc<Plan>,
     pub(super) control: Arc<Control>,
+    pub(super) alone: Arc<Mutex<()>>,
     pub(super) index: u16,
     pub(super) connector: C,
     pub(super) handler: H,
@@ -205,6 +206,8 @@ pub struct Parts<C, H, K, O> {
     pub table: Option<Box<dyn Table>>,
     /// With state: what the handler's view reads before the store.
     pub overlay: Option<Arc<Overlay>>,
+    /// Held, over all workers of the host, while a delivery runs that may have killed an earlier host.
+    pub alone: Arc<Mutex<()>>,
     pub assignments: Vec<Assignment>,
 }
 
@@ -239,6 +242,7 @@ where
         Self {
             plan: parts.plan,
             control: parts.control,
+            alone: parts.alone,
             index: parts.index,
             connector: parts.connector,
             handler: parts.handler,
@@ -311,10 +315,26 @@ where
         if self.entries.is_empty() {
             return Ok(false);
         }
+        // Two that ran at once would both be charged for what one of them did to the host.
+        let alone = self.calls_a_suspect().then(|| Arc::clone(&self.alone));
+        let _held = alone
+            .as_ref()
+            .map(|alone| alone.lock().unwrap_or_else(PoisonError::into_inner));
+        self.call_and_judge()?;
+        if alone.is_some() {
+            self.settle_and_wait()?;
+        }
+        Ok(true)
+    }
+
+    fn call_and_judge(&mut self) -> Result<(), Halt> {
         self.mark_before_the_call()?;
+        if self.control.aborted() {
+            // What had to be durable first may not be.
+            return Ok(());
+        }
         if self.batch.is_empty() {
-            self.judge(&Called::Nothing)?;
-            return Ok(true);
+            return self.judge(&Called::Nothing);
         }
         let started = self.clock.monotonic_ns();
         let state_partition = self
@@ -322,7 +342,9 @@ where
             .first()
             .map_or(0, |entry| entry.delivery.partition);
         faults::point("before_call");
+        self.observer.calling(self.batch.len());
         let called = self.handler.call(&self.batch, state_partition);
+        self.observer.calling(0);
         faults::point("after_call");
         self.timed(started);
         self.forward_logs();
@@ -333,7 +355,7 @@ where
         if self.plan.isolation == crate::config::valid::Isolation::Message {
             self.handler.reset();
         }
-        Ok(true)
+        Ok(())
     }
 
     /// A fault costs the whole call. Alone, the message is at fault; otherwise they run again one by

@@ -162,15 +162,12 @@ where
             }
             return self.settle_and_wait();
         }
-        let Some(entry) = self.entries.first() else {
-            return Ok(());
-        };
-        let delivery = entry.delivery;
-        if !matches!(entry.work, Work::Call)
-            || !self.is_suspect(delivery.partition as usize, delivery.offset)
-        {
+        if !self.calls_a_suspect() {
             return Ok(());
         }
+        let Some(delivery) = self.entries.first().map(|entry| entry.delivery) else {
+            return Ok(());
+        };
         let now = self.unix_ms;
         if let Some(partition) = self.partitions.get_mut(delivery.partition as usize) {
             partition
@@ -181,7 +178,16 @@ where
         self.settle_and_wait()
     }
 
-    fn settle_and_wait(&mut self) -> Result<(), Halt> {
+    /// The next call is of a delivery that may have killed an earlier host.
+    pub(super) fn calls_a_suspect(&self) -> bool {
+        self.entries.first().is_some_and(|entry| {
+            let delivery = &entry.delivery;
+            matches!(entry.work, Work::Call)
+                && self.is_suspect(delivery.partition as usize, delivery.offset)
+        })
+    }
+
+    pub(super) fn settle_and_wait(&mut self) -> Result<(), Halt> {
         self.submit()?;
         while !self.in_flight.is_empty() && !self.control.aborted() {
             self.connector.wait(IDLE);

@@ -49,6 +49,8 @@ pub struct Settlement {
     pub completions: Vec<CompletionWrite>,
     pub state: Vec<StateWrite>,
     deliveries: u32,
+    /// Bytes of state writes and completions.
+    table_bytes: usize,
 }
 
 /// A point to return to when a message turns out not to succeed.
@@ -97,6 +99,16 @@ impl Settlement {
         });
     }
 
+    pub fn write_state(&mut self, write: StateWrite) {
+        self.table_bytes += write.key.len() + write.value.as_ref().map_or(0, Vec::len);
+        self.state.push(write);
+    }
+
+    pub fn complete(&mut self, write: CompletionWrite) {
+        self.table_bytes += write.value.len();
+        self.completions.push(write);
+    }
+
     /// One delivery more is finished by this settlement.
     pub fn count_delivery(&mut self) {
         self.deliveries += 1;
@@ -129,7 +141,7 @@ impl Settlement {
 
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.arena.len()
+        self.arena.len() + self.table_bytes
     }
 
     #[must_use]
@@ -164,6 +176,7 @@ impl Settlement {
         self.completions.clear();
         self.state.clear();
         self.deliveries = 0;
+        self.table_bytes = 0;
     }
 }
 

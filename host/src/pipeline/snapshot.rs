@@ -41,6 +41,9 @@ pub struct Totals {
     /// at_most_once failures.
     pub discarded: u64,
     pub published: u64,
+    /// Offsets that retention took before they were read (`on_lost_offset: earliest`).
+    #[serde(default)]
+    pub lost: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

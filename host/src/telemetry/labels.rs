@@ -40,15 +40,11 @@ labels! {
     Outcome {
         /// The handler said yes and its outputs are durable.
         Success = "success",
-        /// `filter:` was false.
-        Filtered = "filtered",
         /// Known by its idempotency key: skipped or answered from the record.
         Duplicate = "duplicate",
         DeadLettered = "dead_lettered",
         /// at_most_once: it failed and is gone.
         Discarded = "discarded",
-        /// Its deadline had passed.
-        Expired = "expired",
     }
 }
 
@@ -56,10 +52,8 @@ labels! {
     /// Why an output could not be published (`wasmill_publish_errors_total`).
     PublishError {
         TooLarge = "too_large",
-        UnknownTopic = "unknown_topic",
-        /// The disk is full or the store refuses writes until it recovers.
-        StoreUnavailable = "store_unavailable",
-        Other = "other",
+        /// The handler named an output that the pipeline does not have.
+        UnknownOutput = "unknown_output",
     }
 }
 

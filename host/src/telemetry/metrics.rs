@@ -524,7 +524,7 @@ mod tests {
         for line in [
             format!(r#"wasmill_messages_published_total{{{own},topic="out"}} 0"#),
             format!(r#"wasmill_messages_published_total{{{own},topic="orders.g.dlq"}} 0"#),
-            format!(r#"wasmill_publish_errors_total{{{own},reason="store_unavailable"}} 0"#),
+            format!(r#"wasmill_publish_errors_total{{{own},reason="unknown_output"}} 0"#),
             r#"wasmill_messages_consumed_total{consumer_group="g",outcome="success",pipeline="p"} 0"#
                 .to_owned(),
             format!(r#"wasmill_faults_total{{{own},reason="timeout"}} 0"#),

@@ -235,3 +235,58 @@ fn only_the_first_hundred_problems_are_shown_and_all_are_counted() {
         "{shown}"
     );
 }
+
+#[test]
+fn lists_longer_than_their_limit_are_refused_and_at_the_limit_are_not() {
+    let pipeline = |topics: usize, outputs: usize, fingerprint: usize| {
+        let names = |what: &str, count: usize| {
+            let names: Vec<String> = (0..count).map(|n| format!("{what}{n}")).collect();
+            names.join(", ")
+        };
+        let outputs: Vec<String> = (0..outputs)
+            .map(|n| format!("o{n}: {{ topic: o{n} }}"))
+            .collect();
+        format!(
+            "version: 1\npipelines:\n  - name: p\n    source: {{ topics: [{}], consumer_group: g, start: earliest, format: json }}\n    handler: {{ plugin: p.wasm }}\n    outputs: {{ {} }}\n    idempotency: {{ key: message.json.id, ttl: 1h, fingerprint: [{}] }}\n",
+            names("t", topics),
+            outputs.join(", "),
+            names("message.json.f", fingerprint),
+        )
+    };
+    let at_the_limit = problems(&pipeline(256, 256, 16));
+    assert!(
+        at_the_limit
+            .iter()
+            .all(|problem| problem.severity != Severity::Error),
+        "{at_the_limit:?}"
+    );
+    for (text, limit) in [
+        (pipeline(257, 1, 1), "256"),
+        (pipeline(1, 257, 1), "256"),
+        (pipeline(1, 1, 17), "16"),
+    ] {
+        let found = problems(&text);
+        let error = found
+            .iter()
+            .find(|problem| problem.severity == Severity::Error);
+        let message = error.map(|problem| format!("{} {:?}", problem.message, problem.help));
+        assert!(
+            message
+                .as_ref()
+                .is_some_and(|message| message.contains(limit)),
+            "{message:?}"
+        );
+    }
+}
+
+#[test]
+fn more_pipelines_than_pipelines_max_are_refused() {
+    let pipelines: String = (0..=PIPELINES_MAX)
+        .map(|n| format!("  - {{ name: p{n}, source: {{ topics: [t{n}], consumer_group: g, start: earliest }}, handler: {{ plugin: p }} }}\n"))
+        .collect();
+    let found = problems(&format!("version: 1\npipelines:\n{pipelines}"));
+    let refused = found
+        .iter()
+        .any(|problem| problem.severity == Severity::Error && problem.message.contains("1024"));
+    assert!(refused, "{:?}", found.first());
+}

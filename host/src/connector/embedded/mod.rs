@@ -373,15 +373,18 @@ impl Log {
         self.shared().state_get(group, partition, key)
     }
 
-    /// Up to `limit` entries (key, value) whose key begins with `prefix`, in key order.
+    /// Up to `limit` entries (key, value) whose key begins with `prefix`, in key order; ends after the entry
+    /// with which they are more than `bytes_max` bytes.
     pub fn state_scan(
         &self,
         group: GroupId,
         partition: PartitionId,
         prefix: &[u8],
         limit: usize,
+        bytes_max: usize,
     ) -> Result<Vec<(Slice, Slice)>, Error> {
-        self.shared().state_scan(group, partition, prefix, limit)
+        self.shared()
+            .state_scan(group, partition, prefix, limit, bytes_max)
     }
 
     /// Bytes of keys and values of a group's state, over all partitions. Reads all of it.

@@ -389,3 +389,140 @@ fn check_manifest(path: &Path, current: &Path) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A batch as fjall writes it: the commit number and one other item of 300 bytes.
+    fn batch(seq: u64) -> Vec<u8> {
+        let item = |key: &[u8], value: &[u8]| {
+            let mut out = vec![2, 0, 0];
+            out.extend_from_slice(&1u64.to_le_bytes());
+            out.extend_from_slice(&(key.len() as u16).to_le_bytes());
+            out.extend_from_slice(&(value.len() as u32).to_le_bytes());
+            out.extend_from_slice(&(value.len() as u32).to_le_bytes());
+            [out.as_slice(), key, value].concat()
+        };
+        let items = [item(COMMIT_KEY, &seq.to_le_bytes()), item(b"k", &[7; 300])].concat();
+        let mut out = vec![1];
+        out.extend_from_slice(&2u32.to_le_bytes());
+        out.extend_from_slice(&seq.to_le_bytes());
+        out.extend_from_slice(&items);
+        out.push(3);
+        let mut hasher = Xxh3::new();
+        hasher.update(&items);
+        out.extend_from_slice(&hasher.digest().to_le_bytes());
+        out.extend_from_slice(TRAILER);
+        out
+    }
+
+    fn journal(dir: &Path, number: u64, seqs: std::ops::RangeInclusive<u64>) -> PathBuf {
+        let path = dir.join(format!("{number}.jnl"));
+        let mut bytes = seqs.flat_map(batch).collect::<Vec<u8>>();
+        bytes.extend_from_slice(&[0; 100]);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn flip(path: &Path, at: usize) {
+        let mut bytes = std::fs::read(path).unwrap();
+        bytes[at] ^= 4;
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    /// `check` without keyspaces.
+    fn check_journals(dir: &Path, acknowledged: u64) -> Result<(), Error> {
+        check_sequence(&scan_journals(dir)?, acknowledged)
+    }
+
+    #[test]
+    fn a_batch_of_fjall_is_read_as_it_wrote_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = fjall::Database::builder(dir.path()).open().unwrap();
+        let keyspace = db
+            .keyspace("k", fjall::KeyspaceCreateOptions::default)
+            .unwrap();
+        for seq in 1u64..=3 {
+            let mut write = db.batch();
+            write.insert(&keyspace, COMMIT_KEY, seq.to_le_bytes().as_slice());
+            write.insert(&keyspace, "other", vec![1; 500]);
+            write.commit().unwrap();
+        }
+        let journals = scan_journals(dir.path()).unwrap();
+        let seqs: Vec<u64> = journals[0].batches.iter().map(|b| b.seq).collect();
+        assert_eq!((seqs, journals[0].clean), (vec![1, 2, 3], true));
+    }
+
+    #[test]
+    fn a_hole_in_a_sealed_journal_is_damage_although_later_journals_are_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let sealed = journal(dir.path(), 0, 1..=5);
+        journal(dir.path(), 1, 6..=9);
+        assert!(check_journals(dir.path(), 9).is_ok());
+        let batch_len = batch(1).len();
+        flip(&sealed, 3 * batch_len);
+        let error = check_journals(dir.path(), 9).unwrap_err().to_string();
+        let place = format!(
+            "commits 4 to 5 are missing in journal {} after byte {}",
+            sealed.display(),
+            3 * batch_len
+        );
+        assert!(error.contains(&place), "{error}");
+    }
+
+    #[test]
+    fn a_journal_that_is_gone_from_between_others_is_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        journal(dir.path(), 0, 1..=2);
+        std::fs::remove_file(journal(dir.path(), 1, 3..=4)).unwrap();
+        journal(dir.path(), 2, 5..=6);
+        assert!(check_journals(dir.path(), 6).is_err());
+    }
+
+    #[test]
+    fn a_tail_that_was_not_acknowledged_is_cut_and_one_that_was_is_refused_untouched() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = journal(dir.path(), 0, 1..=5);
+        let batch_len = batch(1).len();
+        flip(&path, 4 * batch_len + 60);
+        let before = std::fs::read(&path).unwrap();
+        std::fs::create_dir_all(dir.path().join("keyspaces/0")).unwrap();
+        let sums = [
+            7u64.to_le_bytes().as_slice(),
+            &xxh3_128(b"manifest").to_le_bytes(),
+            &[0],
+        ]
+        .concat();
+        std::fs::write(dir.path().join("keyspaces/0/current"), sums).unwrap();
+        std::fs::write(dir.path().join("keyspaces/0/v7"), b"manifest").unwrap();
+        assert!(check(dir.path(), 5, u64::MAX).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        check(dir.path(), 4, u64::MAX).unwrap();
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().len(),
+            4 * batch_len as u64
+        );
+        // What a failed try left behind is cut before it is written again.
+        check(dir.path(), 2, 2).unwrap();
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().len(),
+            2 * batch_len as u64
+        );
+        std::fs::write(dir.path().join("keyspaces/0/v7"), b"another").unwrap();
+        assert!(check(dir.path(), 2, 2).is_err());
+    }
+
+    #[test]
+    fn a_keyspace_without_its_pointer_is_set_aside_and_not_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let tables = dir.path().join("keyspaces/5/tables");
+        std::fs::create_dir_all(&tables).unwrap();
+        std::fs::write(tables.join("0"), b"messages").unwrap();
+        check_keyspaces(&dir.path().join("keyspaces"), 0).unwrap();
+        let aside = dir.path().join(format!("{ASIDE}5/tables/0"));
+        assert_eq!(std::fs::read(&aside).unwrap(), b"messages");
+        delete_set_aside(dir.path()).unwrap();
+        assert!(!aside.exists());
+    }
+}

@@ -105,6 +105,7 @@ impl Shared {
             Target::Progress,
             &group.0.to_be_bytes(),
             usize::MAX,
+            usize::MAX,
         )?;
         Ok(entries
             .into_iter()
@@ -130,10 +131,11 @@ impl Shared {
         partition: PartitionId,
         prefix: &[u8],
         limit: usize,
+        bytes_max: usize,
     ) -> Result<Vec<(Slice, Slice)>, Error> {
         let state = self.read_state();
         let whole = state_key(group.0, partition.0, prefix);
-        let entries = scan(state.store()?, Target::State, &whole, limit)?;
+        let entries = scan(state.store()?, Target::State, &whole, limit, bytes_max)?;
         let bare = |key: Slice| Slice::new(key.get(8..).unwrap_or_default());
         Ok(entries.into_iter().map(|(k, v)| (bare(k), v)).collect())
     }
@@ -235,15 +237,20 @@ fn scan(
     target: Target,
     prefix: &[u8],
     limit: usize,
+    bytes_max: usize,
 ) -> Result<Vec<(Slice, Slice)>, Error> {
     let keyspace = store.keyspace(target)?;
     let mut found = Vec::new();
+    let mut bytes = 0;
     for entry in keyspace.prefix(prefix).take(limit) {
-        found.push(
-            entry
-                .into_inner()
-                .map_err(|e| Error::from_fjall("a table", &e))?,
-        );
+        let (key, value) = entry
+            .into_inner()
+            .map_err(|e| Error::from_fjall("a table", &e))?;
+        bytes += key.len() + value.len();
+        found.push((key, value));
+        if bytes > bytes_max {
+            break;
+        }
     }
     Ok(found)
 }

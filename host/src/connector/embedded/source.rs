@@ -13,6 +13,9 @@ use crate::connector::{Connector, Messages, Next, ReadError, SettleError, Ticket
 use crate::message::MessageRef;
 use crate::pipeline::settlement::Settlement;
 
+/// A chunk is closed at this size and another begun; far below what the log accepts.
+const CHUNK_BYTES: usize = 64 << 20;
+
 /// Made on the worker's own thread, which it wakes.
 pub struct Source {
     log: Log,
@@ -76,6 +79,7 @@ impl Source {
     }
 
     fn commit(&mut self, settlement: &mut Settlement) -> Result<Commit, SettleError> {
+        let mut commit = Commit::default();
         for publish in settlement.publishes() {
             let record = settlement.record(publish);
             let (message, _) =
@@ -86,9 +90,16 @@ impl Source {
             let partition = target.topic.partition_for(message.key);
             if let Some(builder) = target.builders.get_mut(partition as usize) {
                 builder.push_record(record);
+                if builder.bytes() >= CHUNK_BYTES
+                    && let Some(partition) = target.topic.partition(partition)
+                {
+                    commit.appends.push(Append {
+                        partition,
+                        chunk: builder.finish(),
+                    });
+                }
             }
         }
-        let mut commit = Commit::default();
         for target in &mut self.targets {
             for (partition, builder) in target.topic.partitions.iter().zip(&mut target.builders) {
                 if !builder.is_empty() {

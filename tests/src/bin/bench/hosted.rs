@@ -7,132 +7,185 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use wasmill::config::valid::{
-    Allow, Backoff, By, Config, DeadLetter, Delivery, Durability, Format, Handler, Host,
+    self, Allow, Backoff, By, Config, DeadLetter, Delivery, Durability, Format, Handler,
     Idempotency, IfMissing, Isolation, Limits, NullKey, OnDeadLetter, OnDuplicate, OnLostOffset,
     Ordering, Output, Pipeline, Retry, Source, Start, Window,
 };
 use wasmill::expression::Expression;
+use wasmill::host::Host;
 
-use crate::store::{self, INPUT, PARTITIONS};
+use crate::store::{self, PARTITIONS};
 use crate::{Case, Measure};
 
-pub(crate) fn run(
-    dir: &Path,
-    case: Case,
-    round: usize,
-    plugin: &Path,
-    messages: u64,
-) -> Result<Measure, String> {
-    let config = config(dir, case, round, plugin)?;
-    let (cpu, started) = (store::cpu_seconds(), Instant::now());
-    let mut host = wasmill::host::Host::start(&config).map_err(|error| error.to_string())?;
-    let deadline = started + Duration::from_secs(300);
-    let measure = loop {
-        std::thread::sleep(Duration::from_millis(5));
-        host.look_after();
-        let committed: u64 = host
-            .snapshots()
-            .iter()
-            .flat_map(|pipeline| &pipeline.partitions)
-            .map(|partition| partition.committed)
-            .sum();
-        if committed >= messages {
-            break Measure {
-                seconds: started.elapsed().as_secs_f64(),
-                cpu_seconds: store::cpu_seconds() - cpu,
-                messages,
-            };
-        }
-        if Instant::now() > deadline {
-            return Err(format!(
-                "the host settled {committed} of {messages}: {:?}",
-                host.snapshots()
-            ));
-        }
-    };
-    let (_hurry, signals) = mpsc::channel();
-    host.stop(&signals).map_err(|error| error.to_string())?;
-    Ok(measure)
+/// How often the durable progress is looked at.
+const POLL: Duration = Duration::from_millis(2);
+const DEADLINE: Duration = Duration::from_secs(300);
+pub(crate) const GUEST_MEMORY: u64 = 128 << 20;
+/// Workers, one for each core.
+pub(crate) const WORKERS: u32 = 2;
+
+/// What a host is started with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setup<'a> {
+    pub(crate) dir: &'a Path,
+    /// Pipeline and consumer group; its output is `NAME-out`.
+    pub(crate) name: &'a str,
+    pub(crate) input: &'a str,
+    pub(crate) plugin: &'a Path,
+    pub(crate) case: Case,
+    pub(crate) max_attempts: u32,
 }
 
-fn config(dir: &Path, case: Case, round: usize, plugin: &Path) -> Result<Config, String> {
-    let any = "127.0.0.1:0".parse().map_err(|_| "no address")?;
-    let idempotency = match case {
-        Case::Idempotent => Some(Idempotency {
-            key: Expression::parse("message.json.order_id").map_err(|error| error.to_string())?,
+impl<'a> Setup<'a> {
+    pub(crate) const fn new(dir: &'a Path, name: &'a str, plugin: &'a Path, case: Case) -> Self {
+        Self {
+            dir,
+            name,
+            input: store::INPUT,
+            plugin,
+            case,
+            max_attempts: 1,
+        }
+    }
+
+    pub(crate) fn start(&self) -> Result<Host, String> {
+        Host::start(&self.config()?).map_err(|error| error.to_string())
+    }
+
+    /// Runs until `messages` are durably finished. The clock (and that of the CPU) starts when the host
+    /// has started: opening the log and loading the plugin are not in it, nor what was finished before.
+    pub(crate) fn run(&self, messages: u64) -> Result<Measure, String> {
+        self.run_and(messages, |()| ())
+    }
+
+    /// The same; `look` runs while the host still does.
+    pub(crate) fn run_and(
+        &self,
+        messages: u64,
+        mut look: impl FnMut(()),
+    ) -> Result<Measure, String> {
+        let host = self.start()?;
+        let progress = store::Durable::of(host.log(), self.name, self.input)?;
+        let (cpu, started) = (store::cpu_seconds(), Instant::now());
+        let before = progress.committed()?;
+        while progress.committed()? < messages {
+            if started.elapsed() > DEADLINE {
+                return Err(format!(
+                    "the host did not settle {messages}: {:?}",
+                    host.snapshots()
+                ));
+            }
+            std::thread::sleep(POLL);
+        }
+        let measure = Measure {
+            seconds: started.elapsed().as_secs_f64(),
+            cpu_seconds: store::cpu_seconds() - cpu,
+            messages: messages - before,
+        };
+        look(());
+        drop(progress);
+        stop(host)?;
+        Ok(measure)
+    }
+
+    fn config(&self) -> Result<Config, String> {
+        let any = "127.0.0.1:0".parse().map_err(|_| "no address")?;
+        Ok(Config {
+            host: valid::Host {
+                data_dir: self.dir.to_owned(),
+                admin_listen: any,
+                health_listen: any,
+                shutdown_timeout: Duration::from_secs(30),
+                guest_memory: 2 << 30,
+                durability: Durability::Fsync,
+                create_topics: NonZeroU32::new(PARTITIONS),
+            },
+            pipelines: vec![self.pipeline()?],
+        })
+    }
+
+    fn pipeline(&self) -> Result<Pipeline, String> {
+        Ok(Pipeline {
+            name: self.name.to_owned(),
+            delivery: if self.case == Case::ExactlyOnce {
+                Delivery::ExactlyOnce
+            } else {
+                Delivery::AtLeastOnce
+            },
+            source: Source {
+                topics: vec![self.input.to_owned()],
+                consumer_group: self.name.to_owned(),
+                start: Start::Earliest,
+                format: Format::Bytes,
+                on_lost_offset: OnLostOffset::Halt,
+                window: Window {
+                    messages: 8192,
+                    bytes: 16 << 20,
+                },
+            },
+            ordering: Ordering {
+                by: By::Key,
+                null_key: NullKey::None,
+                on_dead_letter: OnDeadLetter::Continue,
+            },
+            retry: Retry {
+                max_attempts: NonZeroU32::new(self.max_attempts).ok_or("no attempts")?,
+                max_elapsed: None,
+                backoff: Backoff {
+                    initial_interval: Duration::from_millis(1),
+                    multiplier: 2.0,
+                    max_interval: Duration::from_millis(1),
+                },
+            },
+            idempotency: self.idempotency()?,
+            handler: handler(self.plugin)?,
+            outputs: vec![Output {
+                name: "default".to_owned(),
+                topic: store::output_of(self.name),
+                headers: Vec::new(),
+            }],
+            dead_letter: DeadLetter { topic: None },
+        })
+    }
+
+    fn idempotency(&self) -> Result<Option<Idempotency>, String> {
+        if self.case != Case::Idempotent {
+            return Ok(None);
+        }
+        Ok(Some(Idempotency {
+            key: Expression::parse(store::KEY).map_err(|error| error.to_string())?,
             ttl: Duration::from_secs(86_400),
             on_duplicate: OnDuplicate::Skip,
             if_missing: IfMissing::DeadLetter,
             fingerprint: Vec::new(),
-        }),
-        Case::AtLeastOnce | Case::ExactlyOnce => None,
-    };
-    let name = format!("host-{round}");
-    let pipeline = Pipeline {
-        name: name.clone(),
-        delivery: if case == Case::ExactlyOnce {
-            Delivery::ExactlyOnce
-        } else {
-            Delivery::AtLeastOnce
-        },
-        source: Source {
-            topics: vec![INPUT.to_owned()],
-            consumer_group: name.clone(),
-            start: Start::Earliest,
-            format: Format::Bytes,
-            on_lost_offset: OnLostOffset::Halt,
-            window: Window {
-                messages: 8192,
-                bytes: 16 << 20,
-            },
-        },
-        ordering: Ordering {
-            by: By::Key,
-            null_key: NullKey::None,
-            on_dead_letter: OnDeadLetter::Continue,
-        },
-        retry: Retry {
-            max_attempts: NonZeroU32::MIN,
-            max_elapsed: None,
-            backoff: Backoff {
-                initial_interval: Duration::from_millis(200),
-                multiplier: 2.0,
-                max_interval: Duration::from_secs(30),
-            },
-        },
-        idempotency,
-        handler: Handler {
-            plugin: plugin.to_owned(),
-            config: BTreeMap::new(),
-            allow: Allow::default(),
-            limits: Limits {
-                memory: 128 << 20,
-                time: Duration::from_secs(5),
-                outputs: 1000,
-                output_size: 1 << 20,
-                log_lines: 100,
-            },
-            concurrency: NonZeroU32::new(2).ok_or("zero")?,
-            batch: None,
-            isolation: Isolation::Worker,
-        },
-        outputs: vec![Output {
-            name: "default".to_owned(),
-            topic: format!("{name}-out"),
-            headers: Vec::new(),
-        }],
-        dead_letter: DeadLetter { topic: None },
-    };
-    Ok(Config {
-        host: Host {
-            data_dir: dir.to_owned(),
-            admin_listen: any,
-            health_listen: any,
-            shutdown_timeout: Duration::from_secs(30),
-            guest_memory: 2 << 30,
-            durability: Durability::Fsync,
-            create_topics: NonZeroU32::new(PARTITIONS),
-        },
-        pipelines: vec![pipeline],
+        }))
+    }
+}
+
+pub(crate) fn stop(host: Host) -> Result<(), String> {
+    let (_hurry, signals) = mpsc::channel();
+    host.stop(&signals).map_err(|error| error.to_string())
+}
+
+fn handler(plugin: &Path) -> Result<Handler, String> {
+    Ok(Handler {
+        plugin: plugin.to_owned(),
+        config: BTreeMap::new(),
+        allow: Allow::default(),
+        limits: limits(),
+        concurrency: NonZeroU32::new(WORKERS).ok_or("no workers")?,
+        batch: None,
+        isolation: Isolation::Worker,
     })
+}
+
+/// The defaults.
+pub(crate) const fn limits() -> Limits {
+    Limits {
+        memory: GUEST_MEMORY,
+        time: Duration::from_secs(5),
+        outputs: 1000,
+        output_size: 1 << 20,
+        log_lines: 100,
+    }
 }

@@ -1,14 +1,20 @@
 //! `cargo xtask bench`: the host against a bare loop over the same store in the same run, with the same
-//! handler logic as native code, in interleaved pairs. Prints the tables of docs/performance.md.
+//! handler logic as native code, in interleaved pairs; then memory, start, latency, the frame, the
+//! stages, and what failures cost. Prints the tables of docs/performance.md.
 
 mod bare;
+mod costs;
+mod frame;
 mod hosted;
+mod latency;
+mod process;
 mod report;
+mod stages;
 mod store;
+mod throughput;
 
 use std::path::PathBuf;
-
-use report::{Pair, Summary};
+use std::time::Duration;
 
 /// What one run took.
 #[derive(Debug, Clone, Copy)]
@@ -47,12 +53,40 @@ impl Case {
     }
 }
 
+const USAGE: &str = "\
+bench [--mode MODE] [--messages N] [--pairs N] [--seconds N] [--dir DIR] [--plugins DIR] [--host FILE]
+
+  --mode      all (default), throughput, idempotency, memory, start, latency, frame, stages, costs;
+              smoke runs the first of them on little and checks that the figures can be true
+  --messages  of a run; default 1,000,000
+  --pairs     of host and bare loop; default 10
+  --seconds   of each latency run; default 10
+  --dir       where the data directories are made; default target/bench
+  --plugins   where the guests are; default $WASMILL_PLUGINS or target/plugins
+  --host      the program measured as a process; default $WASMILL_BIN or target/release/wasmill";
+
+/// The worst ratio to the bare loop that a smoke run on a loaded machine lets pass.
+const SMOKE_RATIO_MIN: f64 = 0.05;
+
 struct Arguments {
+    mode: String,
     messages: u64,
     pairs: usize,
+    seconds: Duration,
     dir: PathBuf,
-    plugin: PathBuf,
-    only: Option<String>,
+    plugins: PathBuf,
+    host: PathBuf,
+}
+
+impl Arguments {
+    /// A guest, once it is known to be a component.
+    fn component(&self, name: &str) -> Result<PathBuf, String> {
+        let path = self.plugins.join(format!("{name}.wasm"));
+        let wasm = std::fs::read(&path)
+            .map_err(|error| format!("{}: {error}; run `cargo xtask plugins`", path.display()))?;
+        wasmill::plugin::componentize(&wasm).map_err(|error| error.to_string())?;
+        Ok(path)
+    }
 }
 
 fn main() {
@@ -63,68 +97,100 @@ fn main() {
 }
 
 fn run() -> Result<(), String> {
-    let arguments = arguments()?;
-    let plugin = component(&arguments)?;
-    let mut summaries = Vec::new();
-    report::machine();
-    for case in [Case::AtLeastOnce, Case::ExactlyOnce, Case::Idempotent] {
-        if arguments
-            .only
-            .as_deref()
-            .is_some_and(|only| !case.name().contains(only))
-        {
-            continue;
-        }
-        let mut pairs = Vec::new();
-        for round in 0..arguments.pairs {
-            // A fresh store for each pair: both sides find the same, whatever ran before.
-            let dir = arguments.dir.join(format!("{}-{round}", case as u8));
-            store::prepare(&dir, arguments.messages)?;
-            let mut bare = Vec::new();
-            let mut hosted = None;
-            // The order alternates, so that neither side always runs on the warmer machine.
-            if round % 2 == 1 {
-                hosted = Some(hosted::run(&dir, case, round, &plugin, arguments.messages)?);
-            }
-            for threads in [1, 2] {
-                bare.push(bare::run(&dir, case, threads, round, arguments.messages)?);
-            }
-            let hosted = match hosted {
-                Some(hosted) => hosted,
-                None => hosted::run(&dir, case, round, &plugin, arguments.messages)?,
-            };
-            report::pair(case, round, &bare, &hosted);
-            pairs.push(Pair { bare, hosted });
-            std::fs::remove_dir_all(&dir).map_err(|error| error.to_string())?;
-        }
-        summaries.push((case, Summary::of(&pairs)));
+    let Some(arguments) = arguments()? else {
+        report::say(USAGE);
+        return Ok(());
+    };
+    std::fs::create_dir_all(&arguments.dir).map_err(|error| error.to_string())?;
+    let unkeyed = [Case::ExactlyOnce, Case::AtLeastOnce];
+    let measured = |what: &str, run: &mut dyn FnMut() -> Result<(), String>| {
+        report::load(&format!("before {what}"));
+        run()?;
+        report::load(&format!("after {what}"));
+        Ok::<(), String>(())
+    };
+    let mut capacity = None;
+    let is = |mode: &str| arguments.mode == mode || arguments.mode == "all";
+    if arguments.mode == "smoke" {
+        return smoke(&arguments);
     }
-    report::table(&summaries);
+    if is("throughput") {
+        measured("throughput", &mut || {
+            capacity = Some(throughput::run(&arguments, &unkeyed)?.host_median());
+            Ok(())
+        })?;
+    }
+    if is("idempotency") {
+        measured("idempotency", &mut || {
+            throughput::run(&arguments, &[Case::Idempotent]).map(drop)
+        })?;
+    }
+    if is("memory") {
+        measured("memory", &mut || process::memory(&arguments))?;
+    }
+    if is("start") {
+        measured("start", &mut || process::start(&arguments))?;
+    }
+    if is("latency") {
+        measured("latency", &mut || {
+            let capacity = match capacity {
+                Some(capacity) => capacity,
+                None => throughput::run(&arguments, &[Case::AtLeastOnce])?.host_median(),
+            };
+            latency::run(&arguments, capacity)
+        })?;
+    }
+    if is("frame") {
+        measured("frame", &mut || frame::run(&arguments))?;
+    }
+    if is("stages") {
+        measured("stages", &mut || stages::run(&arguments))?;
+    }
+    if is("costs") {
+        measured("costs", &mut || costs::run(&arguments))?;
+    }
     Ok(())
 }
 
-/// The handler as a component, whichever it was.
-fn component(arguments: &Arguments) -> Result<PathBuf, String> {
-    let path = &arguments.plugin;
-    let module = std::fs::read(path)
-        .map_err(|error| format!("{}: {error}; run `cargo xtask plugins`", path.display()))?;
-    let component = wasmill::plugin::componentize(&module).map_err(|error| error.to_string())?;
-    std::fs::create_dir_all(&arguments.dir).map_err(|error| error.to_string())?;
-    let out = arguments.dir.join("enrich.wasm");
-    std::fs::write(&out, component).map_err(|error| error.to_string())?;
-    Ok(out)
+/// A few seconds: the bench works, and its figures are possible.
+fn smoke(arguments: &Arguments) -> Result<(), String> {
+    let arguments = Arguments {
+        mode: arguments.mode.clone(),
+        messages: 50_000,
+        pairs: 1,
+        dir: arguments.dir.join("smoke"),
+        seconds: Duration::from_secs(1),
+        plugins: arguments.plugins.clone(),
+        host: arguments.host.clone(),
+    };
+    let ratio = throughput::run(&arguments, &[Case::AtLeastOnce])?.ratio_median();
+    if ratio < SMOKE_RATIO_MIN || ratio.is_nan() {
+        return Err(format!(
+            "the host reaches {ratio:.3} of the bare loop; even on a loaded machine that is wrong"
+        ));
+    }
+    Ok(())
 }
 
-fn arguments() -> Result<Arguments, String> {
+/// None when help was asked for.
+fn arguments() -> Result<Option<Arguments>, String> {
+    let place = |variable: &str, default: &str| {
+        std::env::var_os(variable).map_or_else(|| PathBuf::from(default), PathBuf::from)
+    };
     let mut parsed = Arguments {
+        mode: "all".to_owned(),
         messages: 1_000_000,
         pairs: 10,
+        seconds: Duration::from_secs(10),
         dir: PathBuf::from("target/bench"),
-        plugin: PathBuf::from("target/plugins/enrich.wasm"),
-        only: None,
+        plugins: place("WASMILL_PLUGINS", "target/plugins"),
+        host: place("WASMILL_BIN", "target/release/wasmill"),
     };
     let mut args = std::env::args().skip(1);
     while let Some(name) = args.next() {
+        if name == "--help" {
+            return Ok(None);
+        }
         let value = args.next().ok_or_else(|| format!("{name} needs a value"))?;
         let number = || {
             value
@@ -132,17 +198,29 @@ fn arguments() -> Result<Arguments, String> {
                 .map_err(|error| format!("{name}: {error}"))
         };
         match name.as_str() {
-            "--messages" => parsed.messages = number()?,
-            "--pairs" => parsed.pairs = number()? as usize,
+            "--mode" if MODES.contains(&value.as_str()) => parsed.mode = value,
+            "--mode" => return Err(format!("there is no mode {value}\n\n{USAGE}")),
+            "--messages" => parsed.messages = number()?.max(1),
+            "--pairs" => parsed.pairs = number()?.max(1) as usize,
+            "--seconds" => parsed.seconds = Duration::from_secs(number()?.max(1)),
             "--dir" => parsed.dir = PathBuf::from(value),
-            "--plugin" => parsed.plugin = PathBuf::from(value),
-            "--only" => parsed.only = Some(value),
-            _ => {
-                return Err(format!(
-                    "unknown argument {name}; there are --messages --pairs --dir --plugin --only"
-                ));
-            }
+            "--plugins" => parsed.plugins = PathBuf::from(value),
+            "--host" => parsed.host = PathBuf::from(value),
+            _ => return Err(format!("there is no argument {name}\n\n{USAGE}")),
         }
     }
-    Ok(parsed)
+    Ok(Some(parsed))
 }
+
+const MODES: [&str; 10] = [
+    "all",
+    "throughput",
+    "idempotency",
+    "memory",
+    "start",
+    "latency",
+    "frame",
+    "stages",
+    "costs",
+    "smoke",
+];

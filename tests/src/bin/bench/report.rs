@@ -19,6 +19,35 @@ pub(crate) struct Summary {
     extra_cpu: Vec<f64>,
 }
 
+/// One figure, measured several times.
+pub(crate) struct Row {
+    name: String,
+    values: Vec<f64>,
+    limit: Option<f64>,
+    note: String,
+}
+
+impl Row {
+    pub(crate) fn new(name: &str, values: Vec<f64>) -> Self {
+        Self {
+            name: name.to_owned(),
+            values: sorted(values.into_iter()),
+            limit: None,
+            note: String::new(),
+        }
+    }
+
+    pub(crate) const fn limit(mut self, limit: f64) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
+    pub(crate) fn note(mut self, note: String) -> Self {
+        self.note = note;
+        self
+    }
+}
+
 impl Summary {
     pub(crate) fn of(pairs: &[Pair]) -> Self {
         let best = |pair: &Pair| pair.bare.iter().map(Measure::rate).fold(0.0, f64::max);
@@ -39,6 +68,15 @@ impl Summary {
             ),
         }
     }
+
+    /// Messages a second.
+    pub(crate) fn host_median(&self) -> f64 {
+        median(&self.hosted)
+    }
+
+    pub(crate) fn ratio_median(&self) -> f64 {
+        median(&self.ratios)
+    }
 }
 
 fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
@@ -47,36 +85,56 @@ fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
     values
 }
 
-/// The least, the median and the greatest.
-fn spread(values: &[f64]) -> (f64, f64, f64) {
-    let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
-    (
-        at(0),
-        at(values.len() / 2),
-        at(values.len().saturating_sub(1)),
+fn at(values: &[f64], index: usize) -> f64 {
+    values.get(index).copied().unwrap_or(f64::NAN)
+}
+
+/// Of sorted values.
+fn median(values: &[f64]) -> f64 {
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 {
+        at(values, middle)
+    } else {
+        f64::midpoint(at(values, middle.saturating_sub(1)), at(values, middle))
+    }
+}
+
+/// `least / median / greatest` of sorted values.
+fn spread(values: &[f64], digits: usize) -> String {
+    format!(
+        "{:.digits$} / {:.digits$} / {:.digits$}",
+        at(values, 0),
+        median(values),
+        at(values, values.len().saturating_sub(1))
     )
 }
 
-/// Ranks of the binomial 95 % interval of the median (normal approximation above 5 values).
+/// The interval of ranks that holds the median with at least 95 % (binomial, no assumption about the
+/// distribution); below 6 values it is least to greatest and holds less.
 fn interval(values: &[f64]) -> (f64, f64) {
-    let n = values.len() as f64;
-    let half = 0.98 * n.sqrt();
-    let at = |rank: f64| {
-        values
-            .get(rank.clamp(0.0, n - 1.0) as usize)
-            .copied()
-            .unwrap_or(f64::NAN)
-    };
-    (at((n / 2.0 - half).floor()), at((n / 2.0 + half).ceil()))
+    let n = values.len();
+    let mut outside = 0.0;
+    // P(k of n values lie below the median), from k = 0 on.
+    let mut probability = 0.5_f64.powi(n as i32);
+    let mut rank = 0;
+    while rank < n / 2 && 2.0 * (outside + probability) <= 0.05 {
+        outside += probability;
+        rank += 1;
+        probability *= (n - rank + 1) as f64 / rank as f64;
+    }
+    let low = rank.saturating_sub(1);
+    (at(values, low), at(values, n.saturating_sub(1 + low)))
 }
 
 pub(crate) fn say(text: &str) {
     println!("{text}");
 }
 
-pub(crate) fn machine() {
+/// How busy the machine is now: the averages over 1, 5 and 15 minutes, runnable tasks.
+pub(crate) fn load(when: &str) {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    println!("load before: {}", load.trim());
+    let load: Vec<&str> = load.split(' ').take(4).collect();
+    println!("load {when}: {}", load.join(" "));
 }
 
 pub(crate) fn pair(case: Case, round: usize, bare: &[Measure], hosted: &Measure) {
@@ -103,27 +161,69 @@ pub(crate) fn pair(case: Case, round: usize, bare: &[Measure], hosted: &Measure)
 
 pub(crate) fn table(summaries: &[(Case, Summary)]) {
     println!(
-        "\n| case | host msg/s min/median/max | bare loop, best thread count | median pair ratio (95 % interval) | CPU on top, us/msg min/median/max |"
+        "\n| case | host, msg/s min / median / max | bare loop at its best thread count | median pair ratio (95 % interval) | CPU on top, µs/msg |"
     );
     println!("| --- | --- | --- | --- | --- |");
     for (case, summary) in summaries {
-        let host = spread(&summary.hosted);
-        let bare = spread(&summary.bare);
-        let extra = spread(&summary.extra_cpu);
         let (low, high) = interval(&summary.ratios);
         println!(
-            "| {} | {:.0} / {:.0} / {:.0} | {:.0} / {:.0} / {:.0} | {:.2} ({low:.2} to {high:.2}) | {:.2} / {:.2} / {:.2} |",
+            "| {} | {} | {} | {:.2} ({low:.2} to {high:.2}) | {} |",
             case.name(),
-            host.0,
-            host.1,
-            host.2,
-            bare.0,
-            bare.1,
-            bare.2,
-            spread(&summary.ratios).1,
-            extra.0,
-            extra.1,
-            extra.2
+            spread(&summary.hosted, 0),
+            spread(&summary.bare, 0),
+            summary.ratio_median(),
+            spread(&summary.extra_cpu, 2),
         );
+    }
+    println!();
+}
+
+pub(crate) fn rows(title: &str, rows: &[Row]) {
+    println!("\n| {title} | min / median / max | limit | runs |");
+    println!("| --- | --- | --- | --- |");
+    for row in rows {
+        let limit = row.limit.map_or_else(String::new, |limit| {
+            let held = if median(&row.values) <= limit {
+                "held"
+            } else {
+                "MISSED"
+            };
+            format!("{limit:.0}: {held}")
+        });
+        let digits = match median(&row.values) {
+            value if value.abs() < 10.0 => 2,
+            _ => 0,
+        };
+        println!(
+            "| {} | {} | {limit} | {} |",
+            row.name,
+            spread(&row.values, digits),
+            row.values.len()
+        );
+    }
+    for row in rows.iter().filter(|row| !row.note.is_empty()) {
+        println!("\n{}: {}", row.name, row.note);
+    }
+    println!();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interval_of_ten_values_is_from_the_second_to_the_ninth() {
+        let values: Vec<f64> = (1..=10).map(f64::from).collect();
+        assert_eq!(interval(&values), (2.0, 9.0));
+    }
+
+    #[test]
+    fn the_interval_of_few_values_is_all_of_them() {
+        assert_eq!(interval(&[1.0, 2.0, 3.0]), (1.0, 3.0));
+    }
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between_the_two_in_the_middle() {
+        assert_eq!(median(&[1.0, 2.0, 4.0, 9.0]), 3.0);
     }
 }

@@ -1,6 +1,7 @@
 //! What the log does when nothing goes wrong.
 
 use super::*;
+use crate::config::valid::Durability;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -128,7 +129,7 @@ fn state_is_scanned_by_prefix_and_deleted() {
     ]))
     .unwrap();
     let keys = |limit| {
-        let found = log.state_scan(group, p, b"a", limit).unwrap();
+        let found = log.state_scan(group, p, b"a", limit, usize::MAX).unwrap();
         found
             .iter()
             .map(|(k, _)| String::from_utf8(k.to_vec()).unwrap())
@@ -364,4 +365,59 @@ fn the_number_of_partitions_is_bounded() {
         ),
         "{error}"
     );
+}
+
+#[test]
+fn the_number_of_topics_and_of_consumer_groups_is_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        durability: Durability::Os,
+        ..small()
+    };
+    let log = Log::open(dir.path(), options).unwrap();
+    for n in 0..GROUPS_MAX {
+        log.group(&format!("g{n}")).unwrap();
+    }
+    let error = log.group("more").unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Limit {
+                what: "consumer groups",
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert!(log.group("g0").is_ok());
+    for n in 0..TOPICS_MAX {
+        topic(&log, &format!("t{n}"), 1);
+    }
+    let spec = TopicSpec::new("more", NonZeroU32::MIN);
+    let error = log.create_topic(&spec).unwrap_err();
+    assert!(
+        matches!(error, Error::Limit { what: "topics", .. }),
+        "{error}"
+    );
+    assert!(log.topic("t0").is_some());
+}
+
+#[test]
+fn a_key_over_key_bytes_max_is_refused_and_one_at_it_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let write = |len: usize| Commit {
+        writes: vec![Write::Meta {
+            key: vec![b'k'; len],
+            value: Some(b"v".to_vec()),
+        }],
+        ..Commit::default()
+    };
+    let error = log.commit(write(KEY_BYTES_MAX + 1)).unwrap_err();
+    assert!(
+        matches!(error, Error::Limit { what: "a key", .. }),
+        "{error}"
+    );
+    log.commit(write(KEY_BYTES_MAX)).unwrap();
+    assert!(log.meta_get(&vec![b'k'; KEY_BYTES_MAX]).unwrap().is_some());
 }
