@@ -15,6 +15,7 @@ mod operations;
 mod poison;
 mod readme;
 mod sandbox;
+mod state;
 mod storm;
 
 use wasmill_tests::checker::{Guarantee, Terms};
