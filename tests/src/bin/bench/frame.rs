@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::hint::black_box;
 
+use wasmill::config::valid::{Allow, StateGrant};
 use wasmill::message::{HeadersBuf, MessageRef};
+use wasmill::plugin::StateView;
 use wasmill::plugin::frame::{Batch, Call, Outcome};
 
 use crate::report::{self, Row};
@@ -36,6 +38,35 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     Ok(())
 }
 
+/// What the guest of the conformance suite imports; an echo uses none of it.
+const ALLOW: Allow = Allow {
+    state: Some(StateGrant { max_size: 0 }),
+    clock: true,
+    random: true,
+};
+
+struct NoState;
+
+impl StateView for NoState {
+    fn get(&self, _: u32, _: &str) -> Result<Option<Vec<u8>>, String> {
+        Ok(None)
+    }
+
+    fn scan(
+        &self,
+        _: u32,
+        _: &str,
+        _: usize,
+        _: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, String> {
+        Ok(Vec::new())
+    }
+
+    fn room(&self) -> u64 {
+        0
+    }
+}
+
 struct Cost {
     encode: Vec<f64>,
     whole: Vec<f64>,
@@ -44,7 +75,8 @@ struct Cost {
 fn echo(arguments: &Arguments, guest: &str, ask: Option<&str>) -> Result<Cost, String> {
     let plugin = arguments.component(guest)?;
     let cache = arguments.dir.join("frame-cache");
-    let mut instance = store::load(cache, &plugin)?.instance(&BTreeMap::new(), None);
+    let mut instance = store::load(cache, &plugin, &ALLOW)?
+        .instance(&BTreeMap::new(), Some(Box::new(NoState)));
     let orders = orders(ask)?;
     let mut batch = Batch::new(&["orders"]);
     let mut cost = Cost {

@@ -55,17 +55,18 @@ impl<'a> Setup<'a> {
     /// Runs until `messages` are durably finished. The clock (and that of the CPU) starts when the host
     /// has started: opening the log and loading the plugin are not in it, nor what was finished before.
     pub(crate) fn run(&self, messages: u64) -> Result<Measure, String> {
-        self.run_and(messages, |()| ())
+        self.run_and(messages, || ())
     }
 
-    /// The same; `look` runs while the host still does.
+    /// The same; `look` runs when the clock starts and when it has stopped.
     pub(crate) fn run_and(
         &self,
         messages: u64,
-        mut look: impl FnMut(()),
+        mut look: impl FnMut(),
     ) -> Result<Measure, String> {
         let host = self.start()?;
         let progress = store::Durable::of(host.log(), self.name, self.input)?;
+        look();
         let (cpu, started) = (store::cpu_seconds(), Instant::now());
         let before = progress.committed()?;
         while progress.committed()? < messages {
@@ -82,7 +83,7 @@ impl<'a> Setup<'a> {
             cpu_seconds: store::cpu_seconds() - cpu,
             messages: messages - before,
         };
-        look(());
+        look();
         drop(progress);
         stop(host)?;
         Ok(measure)

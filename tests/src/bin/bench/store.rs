@@ -182,7 +182,7 @@ impl<'l> Durable<'l> {
 }
 
 /// A plugin with the limits of the host.
-pub(crate) fn load(cache_dir: PathBuf, plugin: &Path) -> Result<Plugin, String> {
+pub(crate) fn load(cache_dir: PathBuf, plugin: &Path, allow: &Allow) -> Result<Plugin, String> {
     let engine = Engine::new(plugin::Options {
         cache_dir,
         guest_memory: 2 << 30,
@@ -191,13 +191,13 @@ pub(crate) fn load(cache_dir: PathBuf, plugin: &Path) -> Result<Plugin, String> 
     })
     .map_err(|error| error.to_string())?;
     engine
-        .load(plugin, &Allow::default(), &hosted::limits())
+        .load(plugin, allow, &hosted::limits())
         .map_err(|error| error.to_string())
 }
 
 /// Compiles `plugin` into the cache of the data directory `dir`.
 pub(crate) fn warm(dir: &Path, plugin: &Path) -> Result<(), String> {
-    load(dir.join(CACHE), plugin).map(drop)
+    load(dir.join(CACHE), plugin, &Allow::default()).map(drop)
 }
 
 /// CPU time of this process so far, seconds.
