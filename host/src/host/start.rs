@@ -11,7 +11,7 @@ use crate::connector::embedded::{Commit, GroupId, Log, PartitionId, Topic, Topic
 use crate::idempotency::Table;
 use crate::idempotency::claims::Claims;
 use crate::pipeline::dead_letter;
-use crate::pipeline::offsets::Progress;
+use crate::pipeline::offsets::{Progress, SPAN_MAX};
 use crate::pipeline::output::HeaderRule;
 use crate::pipeline::overlay::{Overlay, StoredBytes};
 use crate::pipeline::plan::{Plan, PlanOutput, SourceTopic};
@@ -502,8 +502,9 @@ fn places(
                     progress
                 }
             };
-            let window_end = progress.committed + u64::from(pipeline.source.window.messages);
-            let replay_until = window_end.min(log.end(*id)?);
+            // Not the window's messages: finished ones and gaps lie between those that were unfinished.
+            let span_end = progress.committed.saturating_add(SPAN_MAX);
+            let replay_until = span_end.min(log.end(*id)?);
             places.push(Place {
                 topic: index as u16,
                 number: number as u32,
