@@ -140,6 +140,9 @@ pub(super) struct Sent {
 pub(super) struct After {
     /// Committed offsets by partition.
     pub committed: Vec<(usize, u64)>,
+    /// Duplicates are answered with these once the settlement is handed on, and no earlier: that of a
+    /// duplicate in another worker must stand behind it in the queue.
+    pub answers: Vec<(KeyHash, Fence, Completion)>,
     /// The table has these now.
     pub completed: Vec<(KeyHash, Fence)>,
     /// The attempt is durable: the backoff (ms) starts.

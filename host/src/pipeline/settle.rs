@@ -92,13 +92,21 @@ where
     }
 
     fn hand_on(&mut self) -> Result<(), Halt> {
-        let after = std::mem::take(&mut self.after);
+        let mut after = std::mem::take(&mut self.after);
         let at_ns = self.clock.monotonic_ns();
         let ticket = self
             .connector
             .settle(&mut self.settlement)
             .map_err(|error| Halt(error.0))?;
         self.tickets = ticket;
+        if let Some(claims) = &self.claims {
+            for (hash, fence, completion) in after.answers.drain(..) {
+                // A claim is taken over only by the delivery that holds it, and that one is finished.
+                if claims.complete(hash, fence, completion).is_ok() {
+                    after.completed.push((hash, fence));
+                }
+            }
+        }
         self.in_flight.push_back(Sent {
             ticket,
             at_ns,
