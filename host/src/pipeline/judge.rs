@@ -45,9 +45,10 @@ where
         if let Called::Answered(outcomes) = called
             && self.plan.has_state
             && self.entries.len() > 1
-            && !outcomes.iter().all(|outcome| is_success(&outcome))
+            && !self.all_succeed(outcomes)
         {
-            // State writes of a call cannot be told apart by message: run them one by one.
+            // State writes of a call cannot be told apart by message, and some are not to be settled: run
+            // the messages one by one.
             self.run_again_one_by_one();
             return Ok(());
         }
@@ -71,6 +72,29 @@ where
         self.lanes.call_finished();
         faults::point("judged");
         Ok(())
+    }
+
+    /// Every message of the call succeeds, and so none of a lane has to wait.
+    fn all_succeed(&mut self, outcomes: &Outcomes) -> bool {
+        let entries = std::mem::take(&mut self.entries);
+        let mut results = outcomes.iter();
+        let all = entries.iter().all(|entry| match &entry.work {
+            Work::Duplicate(_) => true,
+            Work::Refuse(..) => false,
+            Work::Call => match results.next() {
+                Some(Outcome::Outputs(outputs)) => self.can_publish(entry, outputs),
+                _ => false,
+            },
+        });
+        self.entries = entries;
+        all
+    }
+
+    fn can_publish(&mut self, entry: &Entry, outputs: OutputIter<'_>) -> bool {
+        let mark = self.settlement.mark();
+        let built = self.build(entry, outputs);
+        self.settlement.rollback(mark);
+        built.is_ok()
     }
 
     /// A message of its lane failed before it in this call: it goes back, uncharged.
@@ -384,13 +408,21 @@ where
 
     /// All of a message's outputs, or none.
     fn publish(&mut self, entry: &Entry, outputs: OutputIter<'_>) -> Result<(), Unpublishable> {
+        let mark = self.settlement.mark();
+        self.build(entry, outputs)?;
+        for publish in self.settlement.published_since(mark) {
+            self.counts.publish(publish.target);
+        }
+        Ok(())
+    }
+
+    fn build(&mut self, entry: &Entry, outputs: OutputIter<'_>) -> Result<(), Unpublishable> {
         let Self {
             partitions,
             plan,
             settlement,
             headers,
             connector,
-            counts,
             stored,
             ..
         } = self;
@@ -429,9 +461,6 @@ where
                 stored::push(stored, &known.name, settlement.record(publish));
             }
         }
-        for publish in settlement.published_since(mark) {
-            counts.publish(publish.target);
-        }
         Ok(())
     }
 
@@ -452,10 +481,6 @@ where
             "{what}"
         );
     }
-}
-
-fn is_success(outcome: &Outcome<'_>) -> bool {
-    matches!(outcome, Outcome::Outputs(_))
 }
 
 fn report_of(fault: &Fault) -> Report<'_> {
