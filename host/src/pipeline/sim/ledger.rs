@@ -75,7 +75,7 @@ impl Ledger {
         commit: &Commit,
     ) -> Result<(), String> {
         let contents = self.read(scenario, durable, commit)?;
-        check_state(scenario, durable, commit, &contents)?;
+        self.check_state(scenario, durable, commit, &contents)?;
         if scenario.is_at_most_once() {
             return self.at_most_once(scenario, commit, contents);
         }
@@ -369,6 +369,50 @@ impl Ledger {
         Ok(())
     }
 
+    /// Each counter moves by the messages that succeed in this settlement.
+    fn check_state(
+        &self,
+        scenario: &Scenario,
+        durable: &Durable,
+        commit: &Commit,
+        contents: &Contents,
+    ) -> Result<(), String> {
+        if !scenario.plan.has_state {
+            return Ok(());
+        }
+        let mut expected: BTreeMap<(usize, String), u8> = BTreeMap::new();
+        let mut counted = BTreeSet::new();
+        for set in &contents.sets {
+            let is_own = if scenario.is_at_most_once() {
+                self.ended.get(&set.id) != Some(&Ended::Success)
+            } else {
+                contents.finished.contains(&set.id)
+            };
+            let input = scenario.input(set.id).ok_or("no such message")?;
+            if is_own && counted.insert(set.id) {
+                *expected.entry((set.id.0, input.state_key())).or_default() += 1;
+            }
+        }
+        let mut after: BTreeMap<(usize, String), Option<Vec<u8>>> = BTreeMap::new();
+        for (partition, key, value) in &commit.state {
+            after.insert((*partition, key.clone()), value.clone());
+        }
+        for place in expected.keys().chain(after.keys()) {
+            let before = durable.state.get(place).map_or(0, |value| value[0]);
+            let wanted = (before + expected.get(place).copied().unwrap_or(0)) % 5;
+            let now = match after.get(place) {
+                Some(value) => value.as_ref().map_or(0, |value| value[0]),
+                None => before,
+            };
+            if now != wanted {
+                return Err(format!(
+                    "state {place:?} went from {before} to {now}, not {wanted}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Nothing twice; what is lost was in a call that a kill cut off.
     fn at_most_once(
         &mut self,
@@ -495,45 +539,6 @@ fn check_attempts(scenario: &Scenario, durable: &Durable, commit: &Commit) -> Re
         }
         if let Some(attempt) = progress.attempts.iter().find(|a| a.count > max) {
             return Err(format!("{attempt:?} is more than max_attempts"));
-        }
-    }
-    Ok(())
-}
-
-/// Each counter moves by the messages that succeed in this settlement.
-fn check_state(
-    scenario: &Scenario,
-    durable: &Durable,
-    commit: &Commit,
-    contents: &Contents,
-) -> Result<(), String> {
-    if !scenario.plan.has_state {
-        return Ok(());
-    }
-    let mut expected: BTreeMap<(usize, String), u8> = BTreeMap::new();
-    let mut counted = BTreeSet::new();
-    for set in &contents.sets {
-        let is_own = scenario.is_at_most_once() || contents.finished.contains(&set.id);
-        let input = scenario.input(set.id).ok_or("no such message")?;
-        if is_own && counted.insert(set.id) {
-            *expected.entry((set.id.0, input.state_key())).or_default() += 1;
-        }
-    }
-    let mut after: BTreeMap<(usize, String), Option<Vec<u8>>> = BTreeMap::new();
-    for (partition, key, value) in &commit.state {
-        after.insert((*partition, key.clone()), value.clone());
-    }
-    for place in expected.keys().chain(after.keys()) {
-        let before = durable.state.get(place).map_or(0, |value| value[0]);
-        let wanted = (before + expected.get(place).copied().unwrap_or(0)) % 5;
-        let now = match after.get(place) {
-            Some(value) => value.as_ref().map_or(0, |value| value[0]),
-            None => before,
-        };
-        if now != wanted {
-            return Err(format!(
-                "state {place:?} went from {before} to {now}, not {wanted}"
-            ));
         }
     }
     Ok(())

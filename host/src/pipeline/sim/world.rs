@@ -12,7 +12,11 @@ use crate::pipeline::settlement::{CompletionWrite, Settlement, Target};
 
 use super::dice::Dice;
 use super::ledger::Ledger;
-use super::scenario::{Id, Scenario, Written};
+use super::scenario::{Id, STEP_NS, Scenario, Written};
+
+/// A run that needs more of either hangs.
+const STEPS_MAX: u64 = 200_000;
+const VIRTUAL_NS_MAX: u64 = 1800 * 1_000 * STEP_NS;
 
 /// What a kill unwinds with.
 pub(super) struct Killed;
@@ -94,6 +98,7 @@ pub(super) struct World {
     /// Messages during whose attempt the host died while that attempt was durable.
     pub(super) died_during: BTreeSet<Id>,
     pub(super) calls: u64,
+    steps: u64,
     pub(super) trace: u64,
     pub(super) violation: Option<String>,
     /// Every event, when someone wants to read them.
@@ -128,6 +133,7 @@ impl World {
             suspect_until: BTreeMap::new(),
             died_during: BTreeSet::new(),
             calls: 0,
+            steps: 0,
             trace: 0,
             violation: None,
             shown: None,
@@ -138,6 +144,15 @@ impl World {
     /// Anything the worker asks of the world may be its last.
     pub(super) fn step(&mut self) {
         self.now_ns += self.dice.below(20_000);
+        self.steps += 1;
+        if self.steps > STEPS_MAX || self.now_ns > VIRTUAL_NS_MAX {
+            self.wrong(format!(
+                "no end after {} steps, {} ms",
+                self.steps,
+                self.now_ns / STEP_NS
+            ));
+            Self::kill();
+        }
         let Some((left, end)) = &mut self.ends_in else {
             return;
         };
@@ -293,13 +308,6 @@ impl World {
         }
         self.queue.clear();
         self.note("crash");
-        for (partition, progress) in &self.durable.progress {
-            for attempt in &progress.attempts {
-                if attempt.error == crate::pipeline::admit::STOPPED_DURING {
-                    self.died_during.insert((*partition, attempt.offset));
-                }
-            }
-        }
         self.ends();
     }
 
@@ -313,6 +321,13 @@ impl World {
     }
 
     fn ends(&mut self) {
+        for (partition, progress) in &self.durable.progress {
+            for attempt in &progress.attempts {
+                if attempt.error == crate::pipeline::admit::STOPPED_DURING {
+                    self.died_during.insert((*partition, attempt.offset));
+                }
+            }
+        }
         let scenario = Arc::clone(&self.scenario);
         if let Err(what) = self.ledger.life_ends(&scenario) {
             self.wrong(what);
