@@ -15,6 +15,8 @@ pub mod plan;
 pub mod run;
 mod settle;
 pub mod settlement;
+#[cfg(test)]
+mod sim;
 pub mod snapshot;
 mod stored;
 pub mod verdict;

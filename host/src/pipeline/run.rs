@@ -286,26 +286,32 @@ where
     fn work(&mut self) -> Result<(), Halt> {
         // Who asks before the first call ends finds the partitions.
         self.show();
-        loop {
-            self.acknowledge()?;
-            if self.control.aborted() {
-                return Ok(());
-            }
-            if self.control.draining() {
-                if self.drained()? {
-                    return Ok(());
-                }
-                self.connector.wait(IDLE);
-                continue;
-            }
-            let worked = self.may_call() && self.step()?;
-            self.submit_when_due(worked)?;
-            self.observe(!worked);
-            if !worked {
-                let timeout = self.idle_time();
-                self.connector.wait(timeout);
-            }
+        while self.turn()? {}
+        Ok(())
+    }
+
+    /// One round: what became durable, a call when there is something to do, else a wait. False when it
+    /// was told to stop and is done.
+    pub(super) fn turn(&mut self) -> Result<bool, Halt> {
+        self.acknowledge()?;
+        if self.control.aborted() {
+            return Ok(false);
         }
+        if self.control.draining() {
+            if self.drained()? {
+                return Ok(false);
+            }
+            self.connector.wait(IDLE);
+            return Ok(true);
+        }
+        let worked = self.may_call() && self.step()?;
+        self.submit_when_due(worked)?;
+        self.observe(!worked);
+        if !worked {
+            let timeout = self.idle_time();
+            self.connector.wait(timeout);
+        }
+        Ok(true)
     }
 
     /// One call with everything around it. False when there was nothing to do.

@@ -1,6 +1,8 @@
 //! The frame of wit/FRAME.md, both halves: the batch that a guest reads and the outcomes that it
 //! answers. Bytes only; how they cross into a guest is in `instance.rs`.
 
+#[cfg(test)]
+pub(crate) mod answers;
 mod batch;
 mod outcomes;
 #[cfg(test)]

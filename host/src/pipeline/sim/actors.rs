@@ -1,0 +1,377 @@
+//! What stands where the host puts a broker, a table, a clock, an observer and a plugin's instance.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::connector::{Connector, Messages, Next, ReadError, SettleError, Ticket};
+use crate::idempotency::completion::Completion;
+use crate::idempotency::{KeyHash, Table, TableError};
+use crate::pipeline::counts::{Counts, Observer};
+use crate::pipeline::handler::Handler;
+use crate::pipeline::overlay::Overlay;
+use crate::pipeline::run::Clock;
+use crate::pipeline::settlement::Settlement;
+use crate::pipeline::snapshot::PartitionSnapshot;
+use crate::plugin::frame::answers::{self, Answer};
+use crate::plugin::frame::{Batch, Call, Outcomes};
+use crate::plugin::{Fault, FaultKind, LogLine, StateWrite};
+
+use super::dice::Dice;
+use super::scenario::{
+    Failure, Id, OUTPUTS, OUTPUTS_MAX, RECORD_BYTES_MAX, STEP_NS, Said, Written,
+};
+use super::world::{Shared, World, lock};
+
+pub(super) struct Broker {
+    pub(super) world: Shared,
+    pub(super) worker: usize,
+    /// The world's numbers of its partitions.
+    pub(super) owned: Vec<usize>,
+    pub(super) tickets: Ticket,
+}
+
+/// A place is an index.
+pub(super) struct Chunk(Arc<Written>);
+
+impl Messages for Chunk {
+    fn seek(&self, offset: u64) -> Option<u64> {
+        let inputs = &self.0.inputs;
+        let at = inputs.iter().position(|input| input.id.1 >= offset)?;
+        Some(at as u64)
+    }
+
+    fn message(&self, place: u64) -> Option<Next<'_>> {
+        let input = self.0.inputs.get(place as usize)?;
+        Some(Next {
+            offset: input.id.1,
+            message: input.message(),
+            next: place + 1,
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.inputs.len() * 100
+    }
+}
+
+impl Connector for Broker {
+    type Messages = Chunk;
+
+    fn read(&mut self, partition: usize, from: u64) -> Result<Option<Chunk>, ReadError> {
+        let mut world = lock(&self.world);
+        world.step();
+        if world.fails() {
+            return Err(ReadError::Transient("the disk is slow".to_owned()));
+        }
+        let has = |written: &&Arc<Written>| written.inputs.iter().any(|i| i.id.1 >= from);
+        Ok(world
+            .written(self.owned[partition])
+            .find(has)
+            .map(|written| Chunk(Arc::clone(written))))
+    }
+
+    fn end(&self, partition: usize) -> u64 {
+        lock(&self.world).end(self.owned[partition])
+    }
+
+    fn record_bytes_max(&self, _target: usize) -> usize {
+        RECORD_BYTES_MAX
+    }
+
+    fn settle(&mut self, settlement: &mut Settlement) -> Result<Ticket, SettleError> {
+        let mut world = lock(&self.world);
+        world.step();
+        if world.dice.below(20_000) < world.scenario.host_failures {
+            world.refused_settlement = true;
+            return Err(SettleError("the disk is full".to_owned()));
+        }
+        self.tickets += 1;
+        world.submit(self.worker, self.tickets, &self.owned, settlement);
+        world.step();
+        Ok(self.tickets)
+    }
+
+    fn settled(&mut self) -> Result<Ticket, SettleError> {
+        let mut world = lock(&self.world);
+        world.step();
+        world.settle_due();
+        Ok(world.settled[self.worker])
+    }
+
+    fn wait(&mut self, timeout: Duration) {
+        let mut world = lock(&self.world);
+        world.step();
+        world.wait(timeout.as_nanos() as u64);
+    }
+}
+
+pub(super) struct Completions(pub(super) Shared);
+
+impl Table for Completions {
+    fn completion(&self, hash: KeyHash, _now_ms: i64) -> Result<Option<Completion>, TableError> {
+        let mut world = lock(&self.0);
+        world.step();
+        if world.fails() {
+            return Err(TableError("the disk is slow".to_owned()));
+        }
+        let value = world.durable.completions.get(&hash);
+        Ok(value.map(|value| Completion::decode(value).unwrap()))
+    }
+}
+
+pub(super) struct VirtualClock {
+    pub(super) world: Shared,
+    pub(super) dice: Dice,
+}
+
+impl Clock for VirtualClock {
+    fn unix_ms(&self) -> i64 {
+        1_700_000_000_000 + (lock(&self.world).now_ns / 1_000_000) as i64
+    }
+
+    fn monotonic_ns(&self) -> u64 {
+        lock(&self.world).now_ns
+    }
+
+    fn random(&mut self) -> f64 {
+        self.dice.below(1_000_000) as f64 / 1e6
+    }
+}
+
+pub(super) struct Watcher(pub(super) Shared);
+
+impl Observer for Watcher {
+    fn calling(&mut self, _messages: usize) {}
+
+    fn counted(&mut self, counts: &mut Counts) {
+        counts.clear();
+    }
+
+    fn looked(&mut self, partitions: Vec<PartitionSnapshot>, _blocked: Option<&str>, _memory: u64) {
+        let mut world = lock(&self.0);
+        let window = world.scenario.plan.window;
+        for seen in partitions {
+            if seen.held > u64::from(window.messages) {
+                world.wrong(format!("the window holds {} messages", seen.held));
+            }
+            if seen.held_bytes >= window.bytes + 700 {
+                world.wrong(format!("the window holds {} bytes", seen.held_bytes));
+            }
+        }
+    }
+}
+
+/// Plays the fate of each message. Its outputs say whose they are and from which attempt and call.
+pub(super) struct Guest {
+    pub(super) world: Shared,
+    pub(super) owned: Vec<usize>,
+    pub(super) overlay: Option<Arc<Overlay>>,
+    pub(super) writes: BTreeMap<String, Option<Vec<u8>>>,
+    /// No call was made since it was made.
+    pub(super) is_fresh: bool,
+}
+
+impl Guest {
+    fn answer(
+        &mut self,
+        world: &World,
+        call: &Call<'_>,
+        number: u64,
+        place: u32,
+    ) -> Result<Answer, Fault> {
+        let id: Id = (call.partition as usize, call.offset);
+        let input = world.scenario.input(id).unwrap();
+        if self.overlay.is_some() {
+            self.count(world, &input.state_key(), place);
+        }
+        let outputs = |count: usize| {
+            (0..count)
+                .map(|index| {
+                    let text = format!(
+                        "{} {} {} {number} {index} {count}",
+                        id.0, id.1, call.attempt
+                    );
+                    (OUTPUTS[index % 2].0, text.into_bytes())
+                })
+                .collect::<Vec<_>>()
+        };
+        let failure = match input.fate.says(call.attempt) {
+            Said::Outputs(count) => return Ok(Answer::Outputs(outputs(count))),
+            Said::Fails(failure) => failure,
+        };
+        Ok(match failure {
+            Failure::Retryable { after_ms } => Answer::Retryable { after_ms },
+            Failure::Rejected => Answer::Rejected,
+            Failure::Fault(kind) => return Err(Fault::new(kind, "it broke")),
+            Failure::UnknownOutput => {
+                let mut some = outputs(2);
+                some[1].0 = "nowhere";
+                Answer::Outputs(some)
+            }
+            Failure::TooLarge => {
+                let mut some = outputs(2);
+                some[1].1.resize(RECORD_BYTES_MAX, b' ');
+                Answer::Outputs(some)
+            }
+            Failure::OverLimit => Answer::Outputs(outputs(OUTPUTS_MAX as usize + 1)),
+            Failure::Kills => World::kill(),
+        })
+    }
+
+    /// Counts modulo 5; zero is no entry.
+    fn count(&mut self, world: &World, key: &str, place: u32) {
+        let stored = || {
+            let partition = self.owned[place as usize];
+            world
+                .durable
+                .state
+                .get(&(partition, key.to_owned()))
+                .cloned()
+        };
+        let overlay = self.overlay.as_ref().unwrap();
+        let before = match self.writes.get(key) {
+            Some(value) => value.clone(),
+            None => overlay.get(place, key).unwrap_or_else(stored),
+        };
+        let count = (before.map_or(0, |value| value[0]) + 1) % 5;
+        let value = (count > 0).then(|| vec![count]);
+        self.writes.insert(key.to_owned(), value);
+    }
+}
+
+impl Handler for Guest {
+    fn call(&mut self, batch: &Batch, state_partition: u32) -> Result<Outcomes, Fault> {
+        let shared = Arc::clone(&self.world);
+        let mut world = lock(&shared);
+        world.step();
+        let calls = answers::calls(batch);
+        let number = world.begin_call(&calls, self.is_fresh);
+        self.is_fresh = false;
+        self.writes.clear();
+        world.now_ns += calls.len() as u64 * world.dice.below(2 * STEP_NS);
+        if world.fails() {
+            return Err(Fault::new(FaultKind::State, "the disk is slow"));
+        }
+        let mut answered = Vec::new();
+        for call in &calls {
+            match self.answer(&world, call, number, state_partition) {
+                Ok(answer) => answered.push(answer),
+                Err(fault) => {
+                    self.is_fresh = true;
+                    return Err(fault);
+                }
+            }
+        }
+        world.step();
+        world.end_call(&calls, number);
+        answers::outcomes(&answered, OUTPUTS_MAX, 1 << 20)
+    }
+
+    fn discard(&mut self) {
+        self.writes.clear();
+    }
+
+    fn reset(&mut self) {
+        self.is_fresh = true;
+    }
+
+    fn take_logs(&mut self) -> Vec<LogLine> {
+        Vec::new()
+    }
+
+    fn take_state_writes(&mut self) -> Vec<StateWrite> {
+        let writes = std::mem::take(&mut self.writes);
+        writes
+            .into_iter()
+            .map(|(key, value)| StateWrite { key, value })
+            .collect()
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        0
+    }
+}
+
+/// What may be asked of a call.
+impl World {
+    fn begin_call(&mut self, calls: &[Call<'_>], is_fresh: bool) -> u64 {
+        self.calls += 1;
+        let number = self.calls;
+        let ids: Vec<_> = calls
+            .iter()
+            .map(|c| (c.partition, c.offset, c.attempt))
+            .collect();
+        self.note(&format!("call {number} {ids:?}"));
+        let plan = Arc::clone(&self.scenario.plan);
+        if calls.len() > plan.batch_max as usize {
+            self.wrong(format!("a call of {} messages", calls.len()));
+        }
+        let is_isolated = plan.isolation == crate::config::valid::Isolation::Message;
+        if is_isolated && !is_fresh {
+            self.wrong("an instance was used twice under isolation: message");
+        }
+        if plan.has_state
+            && calls
+                .iter()
+                .any(|call| call.partition != calls[0].partition)
+        {
+            self.wrong("a call with state holds messages of two partitions");
+        }
+        for call in calls {
+            if let Err(what) = self.may_call(call, calls) {
+                let id = (call.partition, call.offset);
+                self.wrong(format!(
+                    "call {number}, {id:?}, attempt {}: {what}",
+                    call.attempt
+                ));
+            }
+        }
+        number
+    }
+
+    fn may_call(&self, call: &Call<'_>, calls: &[Call<'_>]) -> Result<(), String> {
+        let id: Id = (call.partition as usize, call.offset);
+        let plan = &self.scenario.plan;
+        let input = self.scenario.input(id).ok_or("no such message")?;
+        if !input.is_decodable {
+            return Err("it is not of the declared format".to_owned());
+        }
+        if call.attempt > plan.retry.max_attempts.get() {
+            return Err("more attempts than max_attempts".to_owned());
+        }
+        let same_key = |other: &&Call<'_>| other.idempotency_key == call.idempotency_key;
+        if call.idempotency_key.is_some() && calls.iter().filter(same_key).count() > 1 {
+            return Err("its idempotency key is in the call twice".to_owned());
+        }
+        if self.scenario.is_at_most_once() {
+            let is_marked = self.durable.is_finished(id);
+            return is_marked
+                .then_some(())
+                .ok_or("not marked before the call".to_owned());
+        }
+        if self.durable.is_finished(id) {
+            return Err("it is settled".to_owned());
+        }
+        let is_suspect = call.offset < self.suspect_until[&id.0];
+        if is_suspect && calls.len() > 1 {
+            return Err("it may kill the host and does not run alone".to_owned());
+        }
+        let expected = self.durable.attempts(id) + u32::from(!is_suspect);
+        if call.attempt != expected {
+            return Err(format!("{expected} is next by what is durable"));
+        }
+        Ok(())
+    }
+
+    /// The whole call came back.
+    fn end_call(&mut self, calls: &[Call<'_>], number: u64) {
+        for call in calls {
+            let id: Id = (call.partition as usize, call.offset);
+            let input = self.scenario.input(id).unwrap();
+            if let Said::Outputs(_) = input.fate.says(call.attempt) {
+                self.ledger.said(id, call.attempt, number);
+            }
+        }
+    }
+}

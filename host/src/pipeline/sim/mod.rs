@@ -1,0 +1,110 @@
+//! A seeded simulation of the real worker: broker, store, clock and handler are played, the host is
+//! killed at any point, and every settlement that becomes durable is held against what it may hold.
+//! The same seed is the same run; `run(seed, true)` shows it.
+
+mod actors;
+mod dice;
+mod expected;
+mod ledger;
+mod life;
+mod scenario;
+mod world;
+
+use life::run;
+
+/// Seeds of one test; there are four, so that they run beside each other.
+const SEEDS: u64 = 1000;
+/// Events shown of a run that went wrong.
+const SHOWN: usize = 80;
+/// Seeds that once found a mistake. `WASMILL_SIM_SEED` adds one.
+const FOUND: &[u64] = &[36, 63, 97, 132, 193, 587];
+
+/// Shows the first of the runs that went wrong, and names the others.
+fn none(wrong: &[(u64, String)]) {
+    let Some((seed, violation)) = wrong.first() else {
+        return;
+    };
+    let shown = run(*seed, true).shown;
+    let from = shown.len().saturating_sub(SHOWN);
+    let plan = scenario::Scenario::of(*seed).plan;
+    panic!(
+        "{plan:?}\n{}\nseed {seed}: {violation}\nall: {wrong:#?}",
+        shown[from..].join("\n")
+    );
+}
+
+/// Runs the seeds from `from` on; they must get something done, and meet what they are for.
+fn check_seeds(from: u64) {
+    let (mut inputs, mut succeeded, mut letters, mut duplicates) = (0, 0, 0, 0);
+    let (mut lives, mut suspect_lives) = (0, 0);
+    let mut wrong = Vec::new();
+    for seed in from..from + SEEDS {
+        let report = run(seed, false);
+        wrong.extend(report.violation.clone().map(|what| (seed, what)));
+        let is_too_few = (report.succeeded + report.duplicates) * 10 < report.inputs;
+        if report.violation.is_none() && is_too_few && report.dropped == 0 {
+            wrong.push((seed, format!("too little succeeded: {report:?}")));
+        }
+        inputs += report.inputs;
+        succeeded += report.succeeded;
+        letters += report.letters;
+        duplicates += report.duplicates;
+        lives += report.lives;
+        suspect_lives += report.suspect_lives;
+    }
+    none(&wrong);
+    #[expect(clippy::print_stdout, reason = "a test says what it covered")]
+    println!(
+        "{SEEDS} seeds from {from}: {inputs} messages, {succeeded} succeeded, {letters} dead letters, \
+         {duplicates} duplicates, {lives} lives, {suspect_lives} of them suspect"
+    );
+    assert!(succeeded * 2 >= inputs, "{succeeded} of {inputs} succeeded");
+    assert!(letters * 20 >= inputs, "{letters} dead letters of {inputs}");
+    assert!(
+        duplicates * 50 >= inputs,
+        "{duplicates} duplicates of {inputs}"
+    );
+    assert!(lives >= 2 * SEEDS as u32 && suspect_lives >= 50);
+}
+
+#[test]
+fn whatever_goes_wrong_each_message_takes_effect_once_and_in_order_1() {
+    check_seeds(0);
+}
+
+#[test]
+fn whatever_goes_wrong_each_message_takes_effect_once_and_in_order_2() {
+    check_seeds(SEEDS);
+}
+
+#[test]
+fn whatever_goes_wrong_each_message_takes_effect_once_and_in_order_3() {
+    check_seeds(2 * SEEDS);
+}
+
+#[test]
+fn whatever_goes_wrong_each_message_takes_effect_once_and_in_order_4() {
+    check_seeds(3 * SEEDS);
+}
+
+#[test]
+fn seeds_that_found_a_mistake_find_none() {
+    let asked = std::env::var("WASMILL_SIM_SEED").ok();
+    let asked = asked.map(|seed| seed.parse().unwrap());
+    let runs = FOUND
+        .iter()
+        .copied()
+        .chain(asked)
+        .map(|seed| (seed, run(seed, false)));
+    let wrong: Vec<_> = runs
+        .filter_map(|(seed, report)| Some((seed, report.violation?)))
+        .collect();
+    none(&wrong);
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in 0..40 {
+        assert_eq!(run(seed, false), run(seed, false));
+    }
+}
