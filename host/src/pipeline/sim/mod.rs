@@ -34,6 +34,7 @@ fn none(wrong: &[(u64, String)]) {
 }
 
 /// Runs the seeds from `from` on; they must get something done, and meet what they are for.
+#[expect(clippy::print_stdout, reason = "a test says what it covered")]
 fn check_seeds(from: u64) {
     let (mut inputs, mut succeeded, mut letters, mut duplicates) = (0, 0, 0, 0);
     let (mut lives, mut suspect_lives) = (0, 0);
@@ -53,7 +54,6 @@ fn check_seeds(from: u64) {
         suspect_lives += report.suspect_lives;
     }
     none(&wrong);
-    #[expect(clippy::print_stdout, reason = "a test says what it covered")]
     println!(
         "{SEEDS} seeds from {from}: {inputs} messages, {succeeded} succeeded, {letters} dead letters, \
          {duplicates} duplicates, {lives} lives, {suspect_lives} of them suspect"
