@@ -21,7 +21,7 @@ use crate::plugin;
 use crate::telemetry::metrics::{self, Metrics};
 
 use lifetime::Lifetime;
-use start::Running;
+use start::{Prepared, Running};
 
 /// The embedded log's place in the data directory.
 pub const LOG_DIR: &str = "log";
@@ -74,9 +74,10 @@ pub struct Host {
 
 /// Runs until SIGTERM or SIGINT; a second one cuts the drain short (§10.2).
 pub fn run(config: &Config) -> Result<(), Error> {
-    // Until it runs, a signal just ends it.
-    let mut host = Host::start(config)?;
+    // Until it is ready to start, a signal just ends it; from the first answer of a port on, in order.
+    let opened = Opened::new(config)?;
     let signals = signals()?;
+    let mut host = opened.start()?;
     while signals.try_recv().is_err() {
         std::thread::sleep(TICK);
         host.look_after();
@@ -84,10 +85,18 @@ pub fn run(config: &Config) -> Result<(), Error> {
     host.stop(&signals)
 }
 
-impl Host {
-    /// Opens the log, starts every pipeline (or none) and the ports.
-    pub fn start(config: &Config) -> Result<Self, Error> {
-        let started = Instant::now();
+/// A host whose log is open and whose plugins are loaded; nothing runs yet.
+struct Opened<'c> {
+    config: &'c Config,
+    begun: Instant,
+    log: Log,
+    metrics: Metrics,
+    prepared: Vec<Prepared<'c>>,
+}
+
+impl<'c> Opened<'c> {
+    fn new(config: &'c Config) -> Result<Self, Error> {
+        let begun = Instant::now();
         let data_dir = &config.host.data_dir;
         std::fs::create_dir_all(data_dir).map_err(|source| Error::DataDir {
             path: data_dir.display().to_string(),
@@ -100,6 +109,23 @@ impl Host {
         let log = Log::open(data_dir.join(LOG_DIR), options)?;
         let metrics = Metrics::new()?;
         let prepared = start::prepare(config, &log)?;
+        Ok(Self {
+            config,
+            begun,
+            log,
+            metrics,
+            prepared,
+        })
+    }
+
+    fn start(self) -> Result<Host, Error> {
+        let Self {
+            config,
+            begun,
+            log,
+            metrics,
+            prepared,
+        } = self;
         let watches: Vec<_> = prepared
             .iter()
             .map(|pipeline| Arc::clone(&pipeline.watch))
@@ -108,7 +134,7 @@ impl Host {
             watches.iter().map(|watch| watch.snapshot()).collect()
         });
         let ports = Ports::open(
-            data_dir,
+            &config.host.data_dir,
             config.host.admin_listen,
             config.host.health_listen,
             Arc::new(console),
@@ -123,16 +149,23 @@ impl Host {
             .collect::<Result<Vec<_>, _>>()?;
         tracing::info!(
             pipelines = pipelines.len(),
-            ms = started.elapsed().as_millis() as u64,
+            ms = begun.elapsed().as_millis() as u64,
             "running"
         );
-        Ok(Self {
+        Ok(Host {
             log,
             lifetime,
             pipelines,
             ports,
             shutdown_timeout: config.host.shutdown_timeout,
         })
+    }
+}
+
+impl Host {
+    /// Opens the log, starts every pipeline (or none) and the ports.
+    pub fn start(config: &Config) -> Result<Self, Error> {
+        Opened::new(config)?.start()
     }
 
     /// Notices workers that ended, and a replayed window that is behind us. Call it a few times a second.

@@ -36,7 +36,7 @@ fn pair(arguments: &Arguments, case: Case, round: usize) -> Result<Pair, String>
             .collect::<Result<Vec<_>, _>>()
     };
     // The order alternates, so that neither side always runs on the warmer machine.
-    let (bare, hosted) = if round % 2 == 0 {
+    let (bare, hosted) = if round.is_multiple_of(2) {
         (bare()?, hosted()?)
     } else {
         let hosted = hosted()?;
