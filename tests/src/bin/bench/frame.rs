@@ -52,13 +52,7 @@ impl StateView for NoState {
         Ok(None)
     }
 
-    fn scan(
-        &self,
-        _: u32,
-        _: &str,
-        _: usize,
-        _: usize,
-    ) -> Result<Vec<(String, Vec<u8>)>, String> {
+    fn scan(&self, _: u32, _: &str, _: usize, _: usize) -> Result<Vec<(String, Vec<u8>)>, String> {
         Ok(Vec::new())
     }
 
@@ -75,8 +69,8 @@ struct Cost {
 fn echo(arguments: &Arguments, guest: &str, ask: Option<&str>) -> Result<Cost, String> {
     let plugin = arguments.component(guest)?;
     let cache = arguments.dir.join("frame-cache");
-    let mut instance = store::load(cache, &plugin, &ALLOW)?
-        .instance(&BTreeMap::new(), Some(Box::new(NoState)));
+    let mut instance =
+        store::load(cache, &plugin, &ALLOW)?.instance(&BTreeMap::new(), Some(Box::new(NoState)));
     let orders = orders(ask)?;
     let mut batch = Batch::new(&["orders"]);
     let mut cost = Cost {

@@ -59,11 +59,7 @@ impl<'a> Setup<'a> {
     }
 
     /// The same; `look` runs when the clock starts and when it has stopped.
-    pub(crate) fn run_and(
-        &self,
-        messages: u64,
-        mut look: impl FnMut(),
-    ) -> Result<Measure, String> {
+    pub(crate) fn run_and(&self, messages: u64, mut look: impl FnMut()) -> Result<Measure, String> {
         let host = self.start()?;
         let progress = store::Durable::of(host.log(), self.name, self.input)?;
         look();

@@ -64,10 +64,7 @@ fn threads(arguments: &Arguments) -> Result<(), String> {
             .into_iter()
             .map(|(name, values)| Row::new(&format!("thread(s) {name}"), values)),
     );
-    report::rows(
-        "CPU time of a running host by thread, ns a message",
-        &rows,
-    );
+    report::rows("CPU time of a running host by thread, ns a message", &rows);
     Ok(())
 }
 
