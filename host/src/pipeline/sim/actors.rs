@@ -259,6 +259,9 @@ impl Handler for Guest {
                 Ok(answer) => answered.push(answer),
                 Err(fault) => {
                     self.is_fresh = true;
+                    if calls.len() == 1 {
+                        world.end_call(&calls, number);
+                    }
                     return Err(fault);
                 }
             }
@@ -353,6 +356,7 @@ impl World {
         if self.durable.is_finished(id) {
             return Err("it is settled".to_owned());
         }
+        self.keeps_order(id, calls)?;
         let is_suspect = call.offset < self.suspect_until[&id.0];
         if is_suspect && calls.len() > 1 {
             return Err("it may kill the host and does not run alone".to_owned());
@@ -364,13 +368,46 @@ impl World {
         Ok(())
     }
 
+    /// Not called while an earlier one of its lane is to be tried again, unless in the same call.
+    fn keeps_order(&self, id: Id, calls: &[Call<'_>]) -> Result<(), String> {
+        let plan = &self.scenario.plan;
+        if plan.idempotency.is_some() || plan.retry.max_elapsed.is_some() {
+            // What failed may have ended without another call.
+            return Ok(());
+        }
+        let lane = self.scenario.input(id).and_then(|i| self.scenario.lane(i));
+        let is_earlier = |other: &&Id| {
+            let input = self.scenario.input(**other);
+            let in_call = calls
+                .iter()
+                .any(|c| (c.partition as usize, c.offset) == **other);
+            **other < id && !in_call && input.and_then(|i| self.scenario.lane(i)) == lane
+        };
+        match self
+            .failing
+            .iter()
+            .find(is_earlier)
+            .filter(|_| lane.is_some())
+        {
+            Some(other) => Err(format!("{other:?} of its lane is to be tried again")),
+            None => Ok(()),
+        }
+    }
+
     /// The whole call came back.
     fn end_call(&mut self, calls: &[Call<'_>], number: u64) {
         for call in calls {
             let id: Id = (call.partition as usize, call.offset);
             let input = self.scenario.input(id).unwrap();
-            if let Said::Outputs(_) = input.fate.says(call.attempt) {
-                self.ledger.said(id, call.attempt, number);
+            let max = self.scenario.plan.retry.max_attempts.get();
+            match input.fate.says(call.attempt) {
+                Said::Outputs(_) => {
+                    self.ledger.said(id, call.attempt, number);
+                    self.failing.remove(&id);
+                }
+                Said::Fails(Failure::Rejected) => drop(self.failing.remove(&id)),
+                Said::Fails(_) if call.attempt >= max => drop(self.failing.remove(&id)),
+                Said::Fails(_) => drop(self.failing.insert(id)),
             }
         }
     }

@@ -98,6 +98,8 @@ pub(super) struct World {
     /// Messages during whose attempt the host died while that attempt was durable.
     pub(super) died_during: BTreeSet<Id>,
     pub(super) calls: u64,
+    /// Messages whose last call failed and is to be tried again, of this life.
+    pub(super) failing: BTreeSet<Id>,
     steps: u64,
     pub(super) trace: u64,
     pub(super) violation: Option<String>,
@@ -133,6 +135,7 @@ impl World {
             suspect_until: BTreeMap::new(),
             died_during: BTreeSet::new(),
             calls: 0,
+            failing: BTreeSet::new(),
             steps: 0,
             trace: 0,
             violation: None,
