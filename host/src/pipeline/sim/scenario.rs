@@ -190,9 +190,7 @@ impl Scenario {
 fn plan(dice: &mut Dice, is_calm: bool) -> Plan {
     let isolation = dice.pick(&[Isolation::Worker, Isolation::Worker, Isolation::Message]);
     let max_elapsed_ms = dice.pick(&[0, 0, 0, 0, 0, 300]);
-    // The host gives a handler with state one message a call.
-    let has_state = dice.percent(40);
-    Plan {
+    let mut plan = Plan {
         pipeline: "simulated".to_owned(),
         consumer_group: "group".to_owned(),
         plugin_digest: "sha256:0".to_owned(),
@@ -226,13 +224,13 @@ fn plan(dice: &mut Dice, is_calm: bool) -> Plan {
             bytes: dice.pick(&[1, 200, 1 << 20]),
         },
         isolation,
-        batch_max: if isolation == Isolation::Message || has_state {
+        batch_max: if isolation == Isolation::Message {
             1
         } else {
             dice.pick(&[1, 2, 4, 16])
         },
         time_limit: Duration::from_secs(5),
-        has_state,
+        has_state: dice.percent(40),
         topics: vec![SourceTopic {
             name: "in".to_owned(),
             hash: topic_hash("in"),
@@ -246,7 +244,12 @@ fn plan(dice: &mut Dice, is_calm: bool) -> Plan {
                 rule: HeaderRule::default(),
             })
             .collect(),
+    };
+    if plan.has_state {
+        // So does the host.
+        plan.batch_max = 1;
     }
+    plan
 }
 
 fn idempotency(dice: &mut Dice) -> Idempotency {
