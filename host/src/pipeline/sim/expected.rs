@@ -86,7 +86,7 @@ pub(super) fn expect_letter(
         return Ok(());
     }
     let is_allowed = match letter.reason.as_str() {
-        "idempotency_conflict" => plan.idempotency.is_some() && letter.attempts < max,
+        "idempotency_conflict" => plan.idempotency.is_some() && (letter.attempts < max || died),
         "retry_time_exhausted" => plan.retry.max_elapsed.is_some() && letter.attempts >= 1,
         "host_crash" => died && letter.attempts == max,
         // A kill took the attempts that would have brought it further.

@@ -12,12 +12,18 @@ mod world;
 
 use life::run;
 
-/// Seeds of one test; there are four, so that they run beside each other.
+/// Seeds of one test; there are four, so that they run beside each other. `WASMILL_SIM_SEEDS` says
+/// another number.
 const SEEDS: u64 = 1000;
 /// Events shown of a run that went wrong.
 const SHOWN: usize = 80;
 /// Seeds that once found a mistake. `WASMILL_SIM_SEED` adds one.
 const FOUND: &[u64] = &[36, 63, 97, 132, 193, 587];
+
+fn asked(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap())
+}
 
 /// Shows the first of the runs that went wrong, and names the others.
 fn none(wrong: &[(u64, String)]) {
@@ -33,17 +39,20 @@ fn none(wrong: &[(u64, String)]) {
     );
 }
 
-/// Runs the seeds from `from` on; they must get something done, and meet what they are for.
-#[expect(clippy::print_stdout, reason = "a test says what it covered")]
-fn check_seeds(from: u64) {
+/// Runs a quarter of the seeds; they must get something done, and meet what they are for.
+#[expect(clippy::print_stdout, reason = "it says what was covered")]
+fn check_seeds(quarter: u64) {
+    let seeds = asked("WASMILL_SIM_SEEDS").unwrap_or(SEEDS);
+    let from = quarter * seeds;
     let (mut inputs, mut succeeded, mut letters, mut duplicates) = (0, 0, 0, 0);
     let (mut lives, mut suspect_lives) = (0, 0);
     let mut wrong = Vec::new();
-    for seed in from..from + SEEDS {
+    for seed in from..from + seeds {
         let report = run(seed, false);
         wrong.extend(report.violation.clone().map(|what| (seed, what)));
         let is_too_few = (report.succeeded + report.duplicates) * 10 < report.inputs;
-        if report.violation.is_none() && is_too_few && report.dropped == 0 {
+        let can_tell = report.inputs >= 20 && report.dropped == 0;
+        if report.violation.is_none() && is_too_few && can_tell {
             wrong.push((seed, format!("too little succeeded: {report:?}")));
         }
         inputs += report.inputs;
@@ -55,7 +64,7 @@ fn check_seeds(from: u64) {
     }
     none(&wrong);
     println!(
-        "{SEEDS} seeds from {from}: {inputs} messages, {succeeded} succeeded, {letters} dead letters, \
+        "{seeds} seeds from {from}: {inputs} messages, {succeeded} succeeded, {letters} dead letters, \
          {duplicates} duplicates, {lives} lives, {suspect_lives} of them suspect"
     );
     assert!(succeeded * 2 >= inputs, "{succeeded} of {inputs} succeeded");
@@ -64,7 +73,7 @@ fn check_seeds(from: u64) {
         duplicates * 50 >= inputs,
         "{duplicates} duplicates of {inputs}"
     );
-    assert!(lives >= 2 * SEEDS as u32 && suspect_lives >= 50);
+    assert!(lives >= 2 * seeds as u32 && suspect_lives >= seeds as u32 / 10);
 }
 
 #[test]
@@ -74,23 +83,22 @@ fn whatever_goes_wrong_each_message_takes_effect_once_and_in_order_1() {
 
 #[test]
 fn whatever_goes_wrong_each_message_takes_effect_once_and_in_order_2() {
-    check_seeds(SEEDS);
+    check_seeds(1);
 }
 
 #[test]
 fn whatever_goes_wrong_each_message_takes_effect_once_and_in_order_3() {
-    check_seeds(2 * SEEDS);
+    check_seeds(2);
 }
 
 #[test]
 fn whatever_goes_wrong_each_message_takes_effect_once_and_in_order_4() {
-    check_seeds(3 * SEEDS);
+    check_seeds(3);
 }
 
 #[test]
 fn seeds_that_found_a_mistake_find_none() {
-    let asked = std::env::var("WASMILL_SIM_SEED").ok();
-    let asked = asked.map(|seed| seed.parse().unwrap());
+    let asked = asked("WASMILL_SIM_SEED");
     let runs = FOUND
         .iter()
         .copied()

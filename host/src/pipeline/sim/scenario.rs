@@ -190,6 +190,8 @@ impl Scenario {
 fn plan(dice: &mut Dice, is_calm: bool) -> Plan {
     let isolation = dice.pick(&[Isolation::Worker, Isolation::Worker, Isolation::Message]);
     let max_elapsed_ms = dice.pick(&[0, 0, 0, 0, 0, 300]);
+    // The host gives a handler with state one message a call.
+    let has_state = dice.percent(40);
     Plan {
         pipeline: "simulated".to_owned(),
         consumer_group: "group".to_owned(),
@@ -224,13 +226,13 @@ fn plan(dice: &mut Dice, is_calm: bool) -> Plan {
             bytes: dice.pick(&[1, 200, 1 << 20]),
         },
         isolation,
-        batch_max: if isolation == Isolation::Message {
+        batch_max: if isolation == Isolation::Message || has_state {
             1
         } else {
             dice.pick(&[1, 2, 4, 16])
         },
         time_limit: Duration::from_secs(5),
-        has_state: dice.percent(40),
+        has_state,
         topics: vec![SourceTopic {
             name: "in".to_owned(),
             hash: topic_hash("in"),

@@ -7,6 +7,7 @@ mod costs;
 mod frame;
 mod hosted;
 mod latency;
+mod machine;
 mod process;
 mod report;
 mod stages;
@@ -104,9 +105,14 @@ fn run() -> Result<(), String> {
     std::fs::create_dir_all(&arguments.dir).map_err(|error| error.to_string())?;
     let unkeyed = [Case::ExactlyOnce, Case::AtLeastOnce];
     let measured = |what: &str, run: &mut dyn FnMut() -> Result<(), String>| {
-        report::load(&format!("before {what}"));
+        report::say(&format!("load before {what}: {}", machine::load()));
+        let others = machine::Others::since_now();
         run()?;
-        report::load(&format!("after {what}"));
+        report::say(&format!(
+            "load after {what}: {}; others took {:.0} % of the machine",
+            machine::load(),
+            others.percent()
+        ));
         Ok::<(), String>(())
     };
     let mut capacity = None;

@@ -8,6 +8,8 @@ pub(crate) struct Pair {
     /// By number of threads.
     pub(crate) bare: Vec<Measure>,
     pub(crate) hosted: Measure,
+    /// Share of the machine that others took meanwhile, percent.
+    pub(crate) others: f64,
 }
 
 pub(crate) struct Summary {
@@ -17,6 +19,7 @@ pub(crate) struct Summary {
     bare: Vec<f64>,
     /// Host CPU minus the least bare CPU of the pair, µs a message; sorted.
     extra_cpu: Vec<f64>,
+    others: Vec<f64>,
 }
 
 /// One figure, measured several times.
@@ -66,6 +69,7 @@ impl Summary {
                     .iter()
                     .map(|pair| pair.hosted.cpu_us() - least_cpu(pair)),
             ),
+            others: sorted(pairs.iter().map(|pair| pair.others)),
         }
     }
 
@@ -130,14 +134,12 @@ pub(crate) fn say(text: &str) {
     println!("{text}");
 }
 
-/// How busy the machine is now: the averages over 1, 5 and 15 minutes, runnable tasks.
-pub(crate) fn load(when: &str) {
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load: Vec<&str> = load.split(' ').take(4).collect();
-    println!("load {when}: {}", load.join(" "));
-}
-
-pub(crate) fn pair(case: Case, round: usize, bare: &[Measure], hosted: &Measure) {
+pub(crate) fn pair(case: Case, round: usize, pair: &Pair) {
+    let Pair {
+        bare,
+        hosted,
+        others,
+    } = pair;
     let bare: Vec<String> = bare
         .iter()
         .enumerate()
@@ -151,7 +153,7 @@ pub(crate) fn pair(case: Case, round: usize, bare: &[Measure], hosted: &Measure)
         })
         .collect();
     println!(
-        "{} round {round}: {} | host {:.0}/s {:.2} us CPU",
+        "{} round {round}: {} | host {:.0}/s {:.2} us CPU | others {others:.0} %",
         case.name(),
         bare.join(", "),
         hosted.rate(),
@@ -161,18 +163,19 @@ pub(crate) fn pair(case: Case, round: usize, bare: &[Measure], hosted: &Measure)
 
 pub(crate) fn table(summaries: &[(Case, Summary)]) {
     println!(
-        "\n| case | host, msg/s min / median / max | bare loop at its best thread count | median pair ratio (95 % interval) | CPU on top, µs/msg |"
+        "\n| case | host, msg/s min / median / max | bare loop at its best thread count | median pair ratio (95 % interval) | CPU on top, µs/msg | taken by others, % |"
     );
-    println!("| --- | --- | --- | --- | --- |");
+    println!("| --- | --- | --- | --- | --- | --- |");
     for (case, summary) in summaries {
         let (low, high) = interval(&summary.ratios);
         println!(
-            "| {} | {} | {} | {:.2} ({low:.2} to {high:.2}) | {} |",
+            "| {} | {} | {} | {:.2} ({low:.2} to {high:.2}) | {} | {} |",
             case.name(),
             spread(&summary.hosted, 0),
             spread(&summary.bare, 0),
             summary.ratio_median(),
             spread(&summary.extra_cpu, 2),
+            spread(&summary.others, 0),
         );
     }
     println!();

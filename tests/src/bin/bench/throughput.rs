@@ -1,5 +1,6 @@
 //! The host against the bare loop, in interleaved pairs of the same input.
 
+use crate::machine::Others;
 use crate::report::{self, Pair, Summary};
 use crate::store;
 use crate::{Arguments, Case, bare, hosted::Setup};
@@ -35,6 +36,7 @@ fn pair(arguments: &Arguments, case: Case, round: usize) -> Result<Pair, String>
             .into_iter()
             .collect::<Result<Vec<_>, _>>()
     };
+    let others = Others::since_now();
     // The order alternates, so that neither side always runs on the warmer machine.
     let (bare, hosted) = if round.is_multiple_of(2) {
         (bare()?, hosted()?)
@@ -42,7 +44,12 @@ fn pair(arguments: &Arguments, case: Case, round: usize) -> Result<Pair, String>
         let hosted = hosted()?;
         (bare()?, hosted)
     };
-    report::pair(case, round, &bare, &hosted);
+    let pair = Pair {
+        bare,
+        hosted,
+        others: others.percent(),
+    };
+    report::pair(case, round, &pair);
     store::clear(&dir)?;
-    Ok(Pair { bare, hosted })
+    Ok(pair)
 }
