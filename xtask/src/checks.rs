@@ -322,7 +322,7 @@ fn guest_tests() -> Result<Tally, Error> {
 /// Runs a test runner and adds up the lines with which each test binary closes.
 fn count(tests: Program) -> Result<Tally, Error> {
     let mut tally = Tally::default();
-    let succeeded = tests
+    let status = tests
         .env("WASMILL_BIN", guests::host_binary(Profile::Dev))
         .env("WASMILL_PLUGINS", guests::plugins_dir())
         .lines(|line| {
@@ -331,7 +331,8 @@ fn count(tests: Program) -> Result<Tally, Error> {
             tally.failed += counted.failed;
         })?;
     // A binary that does not compile, or dies, closes with no line.
-    if !succeeded && tally.failed == 0 {
+    if !status.success() && tally.failed == 0 {
+        eprintln!("the test runner ended with {status}");
         tally.failed = 1;
     }
     Ok(tally)

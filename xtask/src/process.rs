@@ -75,8 +75,8 @@ impl Program {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Runs it, shows each line it prints and gives it to `each`. Returns whether it exited with 0.
-    pub(crate) fn lines(mut self, mut each: impl FnMut(&str)) -> Result<bool, Error> {
+    /// Runs it, shows each line it prints and gives it to `each`. Returns how it ended.
+    pub(crate) fn lines(mut self, mut each: impl FnMut(&str)) -> Result<ExitStatus, Error> {
         self.0.stdout(Stdio::piped());
         let mut running = Running(self.0.spawn().map_err(|error| self.not_started(&error))?);
         if let Some(stdout) = running.0.stdout.take() {
@@ -87,7 +87,7 @@ impl Program {
                 each(&line);
             }
         }
-        Ok(running.0.wait()?.success())
+        Ok(running.0.wait()?)
     }
 
     /// Starts it with its output appended to the file `log`; dropping the result kills it.
