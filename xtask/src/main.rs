@@ -26,8 +26,8 @@ cargo xtask COMMAND
                        everything that must hold before a change is merged; --quick leaves out what
                        takes long, STEP runs only the named steps (--list names them)
   plugins              build every guest under plugins/ into target/plugins/
-  bench | soak | faults [ARGUMENT...]
-                       the programs of the tests package, in release; --help after one lists its arguments
+  bench [ARGUMENT...]
+                       the host against a bare loop, in release; --help lists its arguments
 ";
 
 fn main() -> ExitCode {
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         ["demo", rest @ ..] => demo::run(rest),
         ["test", rest @ ..] => checks::run(rest),
         ["plugins"] => tools::prepare().and_then(|()| guests::build_with_fresh_host()),
-        [program @ ("bench" | "soak" | "faults"), rest @ ..] => tests_program(program, rest),
+        ["bench", rest @ ..] => tests_program("bench", rest),
         [] | ["help" | "--help" | "-h", ..] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
