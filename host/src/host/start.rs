@@ -589,7 +589,6 @@ fn plan(
                 .batch
                 .map_or(batch_default, NonZeroU32::get),
         },
-        time_limit: pipeline.handler.limits.time,
         has_state,
         topics,
         outputs,

@@ -192,39 +192,34 @@ impl Claims {
 
     /// The settlement is durable: the table answers from now on. False when the fence is stale.
     pub fn durable(&self, hash: KeyHash, fence: Fence) -> bool {
-        let mut shard = self.shard(hash);
-        let Some(Entry {
-            fence: current,
-            state: State::Settled { waited, .. },
-        }) = shard.get(&hash)
-        else {
-            return false;
-        };
-        if *current != fence {
-            return false;
-        }
-        let waited = *waited;
-        shard.remove(&hash);
-        drop(shard);
-        self.changed(waited);
-        true
+        self.forget(hash, fence, |state| match state {
+            State::Settled { waited, .. } => Some(*waited),
+            State::InProgress { .. } => None,
+        })
     }
 
     /// The message is not finished (a retryable failure, or its turn did not come): the key is free again.
     /// False, and nothing changed, when the fence is stale or the claim is settled.
     pub fn release(&self, hash: KeyHash, fence: Fence) -> bool {
+        self.forget(hash, fence, |state| match state {
+            State::InProgress { waited, .. } => Some(*waited),
+            State::Settled { .. } => None,
+        })
+    }
+
+    /// Drops the claim when the fence is its own and `waited` says, with whether someone waits, that its
+    /// state allows it.
+    fn forget(
+        &self,
+        hash: KeyHash,
+        fence: Fence,
+        waited: impl FnOnce(&State) -> Option<bool>,
+    ) -> bool {
         let mut shard = self.shard(hash);
-        let Some(Entry {
-            fence: current,
-            state: State::InProgress { waited, .. },
-        }) = shard.get(&hash)
-        else {
+        let entry = shard.get(&hash).filter(|entry| entry.fence == fence);
+        let Some(waited) = entry.and_then(|entry| waited(&entry.state)) else {
             return false;
         };
-        if *current != fence {
-            return false;
-        }
-        let waited = *waited;
         shard.remove(&hash);
         drop(shard);
         self.changed(waited);

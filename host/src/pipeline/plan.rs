@@ -1,7 +1,5 @@
 //! One pipeline as its workers need it: policies and names resolved to indices, nothing that changes.
 
-use std::time::Duration;
-
 use crate::config::valid::{
     Delivery, Format, Idempotency, Isolation, OnLostOffset, Ordering, Retry, Window,
 };
@@ -23,8 +21,6 @@ pub struct Plan {
     pub isolation: Isolation,
     /// Messages in one call at most.
     pub batch_max: u32,
-    /// Time one message may take.
-    pub time_limit: Duration,
     /// The handler may write state: its writes of a call are those of one message, so a call has one.
     pub has_state: bool,
     pub topics: Vec<SourceTopic>,

@@ -229,7 +229,6 @@ fn plan(dice: &mut Dice, is_calm: bool) -> Plan {
         } else {
             dice.pick(&[1, 2, 4, 16])
         },
-        time_limit: Duration::from_secs(5),
         has_state: dice.percent(40),
         topics: vec![SourceTopic {
             name: "in".to_owned(),
