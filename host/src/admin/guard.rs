@@ -17,9 +17,29 @@ pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(60);
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Lets a request through that names a loopback host, comes from no other site and carries the token.
-pub(super) async fn guard(State(token): State<Token>, request: Request, next: Next) -> Response {
-    if let Err(error) = admit(request.headers(), &token) {
+/// What the guard needs to know of its port.
+#[derive(Debug, Clone)]
+pub(super) struct Guarded {
+    pub(super) token: Token,
+    pub(super) scheme: Scheme,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheme {
+    /// Plain, and so on loopback.
+    Http,
+    /// With a certificate, which no foreign name has: a browser that was made to come here by another
+    /// name does not get past it.
+    Https,
+}
+
+/// Lets a request through that names a host of ours, comes from no other site and carries the token.
+pub(super) async fn guard(
+    State(guarded): State<Guarded>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if let Err(error) = admit(request.headers(), &guarded) {
         return error.into_response();
     }
     match tokio::time::timeout(REQUEST_TIME_MAX, next.run(request)).await {
@@ -36,8 +56,9 @@ pub(super) async fn guard(State(token): State<Token>, request: Request, next: Ne
     }
 }
 
-fn admit(headers: &HeaderMap, token: &Token) -> Result<(), Error> {
-    let host = only(headers, &HOST).filter(|host| is_loopback(host));
+fn admit(headers: &HeaderMap, guarded: &Guarded) -> Result<(), Error> {
+    let Guarded { token, scheme } = guarded;
+    let host = only(headers, &HOST).filter(|host| *scheme == Scheme::Https || is_loopback(host));
     let Some(host) = host else {
         // DNS rebinding: a foreign name that was made to point here.
         return Err(Error::new(
@@ -49,7 +70,7 @@ fn admit(headers: &HeaderMap, token: &Token) -> Result<(), Error> {
     let foreign_origin = headers
         .get_all(ORIGIN)
         .iter()
-        .any(|origin| origin.as_bytes() != format!("http://{host}").as_bytes());
+        .any(|origin| origin.as_bytes() != format!("{}://{host}", scheme.name()).as_bytes());
     let foreign_site = headers
         .get_all(SEC_FETCH_SITE)
         .iter()
@@ -70,6 +91,15 @@ fn admit(headers: &HeaderMap, token: &Token) -> Result<(), Error> {
         "the admin port wants the header `Authorization: Bearer TOKEN`",
         "the token is in the file admin-token of the host's data directory, or in WASMILL_TOKEN",
     ))
+}
+
+impl Scheme {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
 }
 
 /// The value of a header that stands there exactly once.
@@ -148,8 +178,27 @@ mod tests {
     }
 
     fn code(pairs: &[(&'static str, &str)]) -> Result<(), Code> {
+        code_over(Scheme::Http, pairs)
+    }
+
+    fn code_over(scheme: Scheme, pairs: &[(&'static str, &str)]) -> Result<(), Code> {
         let token = Token::from_text("secret").unwrap();
-        admit(&headers(pairs), &token).map_err(|error| error.code)
+        admit(&headers(pairs), &Guarded { token, scheme }).map_err(|error| error.code)
+    }
+
+    #[test]
+    fn over_tls_any_name_will_do_and_the_token_and_the_site_count_as_before() {
+        let host = ("host", "wasmill.example:4180");
+        let over = |more: &[(&'static str, &str)]| {
+            let all: Vec<_> = [host].iter().chain(more).copied().collect();
+            code_over(Scheme::Https, &all)
+        };
+        assert_eq!(over(&[GOOD_TOKEN]), Ok(()));
+        assert_eq!(over(&[]), Err(Code::Unauthorized));
+        let own = ("origin", "https://wasmill.example:4180");
+        assert_eq!(over(&[GOOD_TOKEN, own]), Ok(()));
+        let plain = ("origin", "http://wasmill.example:4180");
+        assert_eq!(over(&[GOOD_TOKEN, plain]), Err(Code::ForbiddenOrigin));
     }
 
     const GOOD_HOST: (&str, &str) = ("host", "127.0.0.1:4180");

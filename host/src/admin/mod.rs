@@ -14,6 +14,7 @@ pub mod routes;
 #[cfg(test)]
 mod tests;
 pub mod time;
+pub mod tls;
 pub mod token;
 pub mod wire;
 

@@ -15,8 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::console::Console;
 use super::error::{Code, Error};
-use super::guard::guard;
-use super::token::Token;
+use super::guard::{Guarded, guard};
 use super::wire::{
     CreateTopic, DeadLetter, DeadLetterFilter, DeadLetterList, GroupDescription, GroupSummary,
     OffsetReply, Page, ProduceReply, ProduceRequest, ReadRequest, Status, TopicDescription,
@@ -36,7 +35,7 @@ type Wanted<T> = Result<Path<T>, PathRejection>;
 type Asked<T> = Result<Query<T>, QueryRejection>;
 
 /// All routes behind the guard; also an unknown route and a wrong method need the token.
-pub(super) fn router(console: Arc<Console>, token: Token) -> Router {
+pub(super) fn router(console: Arc<Console>, guarded: Guarded) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/topics", get(topics).post(create_topic))
@@ -54,7 +53,7 @@ pub(super) fn router(console: Arc<Console>, token: Token) -> Router {
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn_with_state(token, guard))
+        .layer(middleware::from_fn_with_state(guarded, guard))
         .with_state(console)
 }
 
