@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, ORIGIN};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, ORIGIN};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::error::{Code, Error};
+use super::routes::BODY_BYTES_MAX;
 use super::token::Token;
 
 /// Longest time a request may take, its body and its long poll included.
@@ -42,6 +43,9 @@ pub(super) async fn guard(
     if let Err(error) = admit(request.headers(), &guarded) {
         return error.into_response();
     }
+    if let Some(error) = announces_too_much(request.headers()) {
+        return error.into_response();
+    }
     match tokio::time::timeout(REQUEST_TIME_MAX, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Error::new(
@@ -54,6 +58,21 @@ pub(super) async fn guard(
         )
         .into_response(),
     }
+}
+
+/// A body that says itself that it is too large is not waited for.
+fn announces_too_much(headers: &HeaderMap) -> Option<Error> {
+    let announced: u64 = only(headers, &CONTENT_LENGTH)?.parse().ok()?;
+    (announced > BODY_BYTES_MAX as u64).then(body_too_large)
+}
+
+/// The answer to a larger body than [`BODY_BYTES_MAX`].
+pub(super) fn body_too_large() -> Error {
+    Error::new(
+        Code::TooLarge,
+        format!("the body is over {BODY_BYTES_MAX} bytes"),
+        "send fewer messages in one request",
+    )
 }
 
 fn admit(headers: &HeaderMap, guarded: &Guarded) -> Result<(), Error> {

@@ -21,7 +21,7 @@ use crate::pipeline::offsets::Progress;
 use crate::pipeline::snapshot::{PartitionSnapshot, Snapshot, State, Totals};
 use crate::telemetry::metrics::Metrics;
 
-struct Host {
+pub(super) struct Host {
     dir: tempfile::TempDir,
     log: Log,
     ports: Ports,
@@ -32,7 +32,7 @@ fn loopback() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
 
-fn host() -> Host {
+pub(super) fn host() -> Host {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(dir.path().join("log"), Options::default()).unwrap();
     let partitions = NonZeroU32::new(2).unwrap();
@@ -76,9 +76,13 @@ fn snapshot(state: State) -> Snapshot {
 }
 
 impl Host {
-    fn token(&self) -> String {
+    pub(super) fn token(&self) -> String {
         let token = Token::read(self.dir.path()).unwrap().unwrap();
         token.reveal().to_owned()
+    }
+
+    pub(super) fn remote_topics(&self) -> Vec<TopicSummary> {
+        self.remote().topics().unwrap()
     }
 
     fn remote(&self) -> Remote {
@@ -87,7 +91,7 @@ impl Host {
     }
 
     /// Status and body of a raw request to the admin port.
-    fn admin(&self, request: &str) -> (u16, String) {
+    pub(super) fn admin(&self, request: &str) -> (u16, String) {
         raw(self.ports.address().admin, request)
     }
 
@@ -98,7 +102,7 @@ impl Host {
     }
 }
 
-fn raw(address: SocketAddr, request: &str) -> (u16, String) {
+pub(super) fn raw(address: SocketAddr, request: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream
         .set_read_timeout(Some(Duration::from_secs(20)))
@@ -113,7 +117,7 @@ fn raw(address: SocketAddr, request: &str) -> (u16, String) {
     (status.unwrap_or(0), body.to_owned())
 }
 
-fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> String {
+pub(super) fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> String {
     let mut text = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
