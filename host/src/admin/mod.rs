@@ -13,6 +13,8 @@ pub mod ports;
 pub mod remote;
 pub mod routes;
 #[cfg(test)]
+mod slow;
+#[cfg(test)]
 mod tests;
 pub mod time;
 pub mod tls;

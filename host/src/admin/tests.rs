@@ -9,13 +9,12 @@ use std::time::Duration;
 use super::console::Console;
 use super::error::Code;
 use super::ports::{self, Ports};
-use super::remote::{Remote, Trust};
+use super::remote::Remote;
 use super::routes::BODY_BYTES_MAX;
 use super::token::Token;
 use super::wire::{
     Blob, CreateTopic, DeadLetterFilter, Header, ReadRequest, Record, Status, TopicSummary,
 };
-use crate::config::valid::Tls;
 use crate::connector::embedded::{Commit, Log, Options, TopicSpec, Write as LogWrite};
 use crate::pipeline::offsets::Progress;
 use crate::pipeline::snapshot::{PartitionSnapshot, Snapshot, State, Totals};
@@ -28,7 +27,7 @@ pub(super) struct Host {
     snapshots: Arc<Mutex<Vec<Snapshot>>>,
 }
 
-fn loopback() -> SocketAddr {
+pub(super) fn loopback() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
 
@@ -79,6 +78,10 @@ impl Host {
     pub(super) fn token(&self) -> String {
         let token = Token::read(self.dir.path()).unwrap().unwrap();
         token.reveal().to_owned()
+    }
+
+    pub(super) fn admin_address(&self) -> SocketAddr {
+        self.ports.address().admin
     }
 
     pub(super) fn remote_topics(&self) -> Vec<TopicSummary> {
@@ -282,86 +285,6 @@ fn without_tls_the_admin_port_does_not_leave_loopback() {
     );
     assert!(matches!(opened, Err(ports::Error::NotLoopback(_))));
     assert_eq!(Token::read(dir.path()).unwrap(), None);
-}
-
-/// A certificate for this name, written as PEM files.
-fn certificate(dir: &std::path::Path, name: &str) -> Tls {
-    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
-    let files = Tls {
-        certificate: dir.join("certificate.pem"),
-        key: dir.join("key.pem"),
-    };
-    std::fs::write(&files.certificate, made.cert.pem()).unwrap();
-    std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
-    files
-}
-
-#[test]
-fn with_tls_the_admin_port_leaves_loopback_and_wants_its_token_all_the_same() {
-    let dir = tempfile::tempdir().unwrap();
-    let log = Log::open(dir.path().join("log"), Options::default()).unwrap();
-    let console = Arc::new(Console::new(log, Vec::new));
-    let files = certificate(dir.path(), "localhost");
-    let admin = ports::Admin {
-        listen: "0.0.0.0:0".parse().unwrap(),
-        tls: Some(files.clone()),
-        token: Some(Token::from_secret("a-token-of-my-own").unwrap()),
-    };
-    let ports = Ports::open(
-        dir.path(),
-        admin,
-        loopback(),
-        console,
-        Metrics::new().unwrap(),
-    )
-    .unwrap();
-    assert!(ports.address().tls);
-    let url = format!("https://localhost:{}", ports.address().admin.port());
-    let ask = |token: &str, trust| {
-        Remote::trusting(&url, Token::from_text(token).unwrap(), trust)
-            .unwrap()
-            .status()
-            .map(|_| ())
-            .map_err(|error| error.code)
-    };
-    let own = Trust::Authorities(std::fs::read(&files.certificate).unwrap());
-    assert_eq!(ask("a-token-of-my-own", own.clone()), Ok(()));
-    assert_eq!(ask("a-token-of-another", own), Err(Code::Unauthorized));
-    assert_eq!(ask("wrong", Trust::OwnMachine), Err(Code::Unauthorized));
-    // A certificate that nobody vouches for is not believed, and the token not sent.
-    assert_eq!(ask("wrong", Trust::WebRoots), Err(Code::Unreachable));
-    let (status, _) = raw(
-        SocketAddr::from(([127, 0, 0, 1], ports.address().admin.port())),
-        "GET /v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    );
-    assert_eq!(status, 0, "plain HTTP is no handshake");
-    ports.close();
-}
-
-#[test]
-fn a_certificate_that_is_none_keeps_the_host_from_starting() {
-    let dir = tempfile::tempdir().unwrap();
-    let log = Log::open(dir.path().join("log"), Options::default()).unwrap();
-    let console = Arc::new(Console::new(log, Vec::new));
-    let mut files = certificate(dir.path(), "localhost");
-    std::mem::swap(&mut files.certificate, &mut files.key);
-    let admin = ports::Admin {
-        listen: loopback(),
-        tls: Some(files),
-        token: None,
-    };
-    let opened = Ports::open(
-        dir.path(),
-        admin,
-        loopback(),
-        console,
-        Metrics::new().unwrap(),
-    );
-    let error = opened.err().unwrap().to_string();
-    assert!(
-        error.contains("host.admin.tls") && error.contains("key.pem"),
-        "{error}"
-    );
 }
 
 #[test]
