@@ -93,6 +93,19 @@ impl<'a> Headers<'a> {
         })
     }
 
+    /// All but the last `count` headers, and those; `None` when there are fewer.
+    #[must_use]
+    pub fn split_last(&self, count: u16) -> Option<(Self, Self)> {
+        let kept = self.count.checked_sub(count)?;
+        let mut rest = self.block;
+        for _ in 0..kept {
+            rest = split_header(rest)?.2;
+        }
+        let (first, _) = self.block.split_at_checked(self.block.len() - rest.len())?;
+        let split = |count, block| Self { count, block };
+        Some((split(kept, first), split(count, rest)))
+    }
+
     /// The last value under `name`, as Kafka clients read it.
     #[must_use]
     pub fn last(&self, name: &str) -> Option<&'a [u8]> {

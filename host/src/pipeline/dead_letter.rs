@@ -191,7 +191,13 @@ impl<'a> Parsed<'a> {
 /// other kind always ends in a hash of both names: no two pairs share a name.
 #[must_use]
 pub fn default_topic(topic: &str, group: &str) -> String {
-    let plain = format!("{topic}.{group}.dlq");
+    named_topic(topic, group, "dlq")
+}
+
+/// The same with another last part (`suffix`, which is a topic's name by itself and short).
+#[must_use]
+pub fn named_topic(topic: &str, group: &str, suffix: &str) -> String {
+    let plain = format!("{topic}.{group}.{suffix}");
     let is_hash = group.len() == HASH_HEX_LEN
         && group
             .bytes()
@@ -206,7 +212,7 @@ pub fn default_topic(topic: &str, group: &str) -> String {
         return plain;
     }
     let hash = hash_hex(&[topic.as_bytes(), group.as_bytes()]);
-    let shown_max = TOPIC_BYTES_MAX - "..dlq".len() - HASH_HEX_LEN;
+    let shown_max = TOPIC_BYTES_MAX.saturating_sub("..".len() + suffix.len() + HASH_HEX_LEN);
     let shown: String = format!("{topic}.{group}")
         .chars()
         .map(|c| {
@@ -218,7 +224,7 @@ pub fn default_topic(topic: &str, group: &str) -> String {
         })
         .take(shown_max)
         .collect();
-    format!("{shown}.{hash}.dlq")
+    format!("{shown}.{hash}.{suffix}")
 }
 
 /// The same for every dead letter of one delivery: who reads two of them can tell.

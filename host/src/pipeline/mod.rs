@@ -13,6 +13,7 @@ pub mod output;
 pub mod overlay;
 pub mod plan;
 pub mod run;
+pub mod returned;
 mod settle;
 pub mod settlement;
 #[cfg(test)]

@@ -85,6 +85,9 @@ struct TopicRecord {
     retention_age_ms: Option<u64>,
     retention_bytes: Option<u64>,
     max_message_bytes: u32,
+    /// Absent in topics of before there were internal ones.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    internal: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -181,6 +184,7 @@ pub(super) fn topic_value(topic: &Topic) -> Slice {
             .map(|a| u64::try_from(a.as_millis()).unwrap_or(u64::MAX)),
         retention_bytes: spec.retention.bytes,
         max_message_bytes: spec.max_message_bytes,
+        internal: spec.internal,
     })
 }
 
@@ -251,6 +255,7 @@ fn decode_topic(key: &[u8], value: &[u8]) -> Option<Record> {
             bytes: r.retention_bytes,
         },
         max_message_bytes: r.max_message_bytes,
+        internal: r.internal,
     };
     let id = u32::from_be_bytes(key.try_into().ok()?);
     (r.version == VERSION).then_some(Record::Topic(id, r.first_partition, spec))

@@ -44,6 +44,8 @@ pub struct TopicSpec {
     pub retention: Retention,
     /// Bytes of one record. Default 1 MiB.
     pub max_message_bytes: u32,
+    /// The host's own: read by one consumer group, and kept until that has passed it.
+    pub internal: bool,
 }
 
 impl TopicSpec {
@@ -55,6 +57,7 @@ impl TopicSpec {
             partitions,
             retention: Retention::default(),
             max_message_bytes: MESSAGE_BYTES_DEFAULT,
+            internal: false,
         }
     }
 }
