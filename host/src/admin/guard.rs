@@ -5,21 +5,45 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, ORIGIN};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, ORIGIN};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::error::{Code, Error};
+use super::routes::BODY_BYTES_MAX;
 use super::token::Token;
 
 /// Longest time a request may take, its body and its long poll included.
-pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(60);
+pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(if cfg!(test) { 10 } else { 60 });
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Lets a request through that names a loopback host, comes from no other site and carries the token.
-pub(super) async fn guard(State(token): State<Token>, request: Request, next: Next) -> Response {
-    if let Err(error) = admit(request.headers(), &token) {
+/// What the guard needs to know of its port.
+#[derive(Debug, Clone)]
+pub(super) struct Guarded {
+    pub(super) token: Token,
+    pub(super) scheme: Scheme,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheme {
+    /// Plain, and so on loopback.
+    Http,
+    /// With a certificate, which no foreign name has: a browser that was made to come here by another
+    /// name does not get past it.
+    Https,
+}
+
+/// Lets a request through that names a host of ours, comes from no other site and carries the token.
+pub(super) async fn guard(
+    State(guarded): State<Guarded>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if let Err(error) = admit(request.headers(), &guarded) {
+        return error.into_response();
+    }
+    if let Some(error) = announces_too_much(request.headers()) {
         return error.into_response();
     }
     match tokio::time::timeout(REQUEST_TIME_MAX, next.run(request)).await {
@@ -36,8 +60,24 @@ pub(super) async fn guard(State(token): State<Token>, request: Request, next: Ne
     }
 }
 
-fn admit(headers: &HeaderMap, token: &Token) -> Result<(), Error> {
-    let host = only(headers, &HOST).filter(|host| is_loopback(host));
+/// A body that says itself that it is too large is not waited for.
+fn announces_too_much(headers: &HeaderMap) -> Option<Error> {
+    let announced: u64 = only(headers, &CONTENT_LENGTH)?.parse().ok()?;
+    (announced > BODY_BYTES_MAX as u64).then(body_too_large)
+}
+
+/// The answer to a larger body than [`BODY_BYTES_MAX`].
+pub(super) fn body_too_large() -> Error {
+    Error::new(
+        Code::TooLarge,
+        format!("the body is over {BODY_BYTES_MAX} bytes"),
+        "send fewer messages in one request",
+    )
+}
+
+fn admit(headers: &HeaderMap, guarded: &Guarded) -> Result<(), Error> {
+    let Guarded { token, scheme } = guarded;
+    let host = only(headers, &HOST).filter(|host| *scheme == Scheme::Https || is_loopback(host));
     let Some(host) = host else {
         // DNS rebinding: a foreign name that was made to point here.
         return Err(Error::new(
@@ -49,7 +89,7 @@ fn admit(headers: &HeaderMap, token: &Token) -> Result<(), Error> {
     let foreign_origin = headers
         .get_all(ORIGIN)
         .iter()
-        .any(|origin| origin.as_bytes() != format!("http://{host}").as_bytes());
+        .any(|origin| origin.as_bytes() != format!("{}://{host}", scheme.name()).as_bytes());
     let foreign_site = headers
         .get_all(SEC_FETCH_SITE)
         .iter()
@@ -70,6 +110,15 @@ fn admit(headers: &HeaderMap, token: &Token) -> Result<(), Error> {
         "the admin port wants the header `Authorization: Bearer TOKEN`",
         "the token is in the file admin-token of the host's data directory, or in WASMILL_TOKEN",
     ))
+}
+
+impl Scheme {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
 }
 
 /// The value of a header that stands there exactly once.
@@ -148,8 +197,27 @@ mod tests {
     }
 
     fn code(pairs: &[(&'static str, &str)]) -> Result<(), Code> {
+        code_over(Scheme::Http, pairs)
+    }
+
+    fn code_over(scheme: Scheme, pairs: &[(&'static str, &str)]) -> Result<(), Code> {
         let token = Token::from_text("secret").unwrap();
-        admit(&headers(pairs), &token).map_err(|error| error.code)
+        admit(&headers(pairs), &Guarded { token, scheme }).map_err(|error| error.code)
+    }
+
+    #[test]
+    fn over_tls_any_name_will_do_and_the_token_and_the_site_count_as_before() {
+        let host = ("host", "wasmill.example:4180");
+        let over = |more: &[(&'static str, &str)]| {
+            let all: Vec<_> = [host].iter().chain(more).copied().collect();
+            code_over(Scheme::Https, &all)
+        };
+        assert_eq!(over(&[GOOD_TOKEN]), Ok(()));
+        assert_eq!(over(&[]), Err(Code::Unauthorized));
+        let own = ("origin", "https://wasmill.example:4180");
+        assert_eq!(over(&[GOOD_TOKEN, own]), Ok(()));
+        let plain = ("origin", "http://wasmill.example:4180");
+        assert_eq!(over(&[GOOD_TOKEN, plain]), Err(Code::ForbiddenOrigin));
     }
 
     const GOOD_HOST: (&str, &str) = ("host", "127.0.0.1:4180");

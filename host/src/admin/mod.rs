@@ -7,14 +7,20 @@ pub mod dead_letters;
 pub mod error;
 pub mod guard;
 pub mod health;
+pub mod openapi;
 pub mod port;
 pub mod ports;
 pub mod remote;
 pub mod routes;
 #[cfg(test)]
+mod slow;
+#[cfg(test)]
 mod tests;
 pub mod time;
+pub mod tls;
 pub mod token;
+#[cfg(test)]
+mod walk;
 pub mod wire;
 
 pub use error::{Code, Error};

@@ -9,8 +9,11 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::guard::REQUEST_TIME_MAX;
 
@@ -26,9 +29,14 @@ pub const HEADERS_MAX: usize = 64;
 pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
 
 /// Accepts until `stop` turns true, then returns when the requests that run have ended.
-pub(super) async fn serve(listener: TcpListener, router: Router, stop: watch::Receiver<bool>) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    tls: Option<TlsAcceptor>,
+    stop: watch::Receiver<bool>,
+) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    accept(&listener, &router, stop, &permits).await;
+    accept(&listener, &router, tls.as_ref(), stop, &permits).await;
     drop(listener);
     let all = u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX);
     let _ended = permits.acquire_many(all).await;
@@ -37,6 +45,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: watch::Re
 async fn accept(
     listener: &TcpListener,
     router: &Router,
+    tls: Option<&TlsAcceptor>,
     mut stop: watch::Receiver<bool>,
     permits: &Arc<Semaphore>,
 ) {
@@ -49,7 +58,18 @@ async fn accept(
             () = until_stopped(&mut stop) => return,
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    tokio::spawn(connection(stream, peer, router.clone(), their_stop, permit));
+                    let (router, tls) = (router.clone(), tls.cloned());
+                    tokio::spawn(async move {
+                        let _permit = permit;
+                        match tls {
+                            None => connection(stream, peer, router, their_stop).await,
+                            Some(tls) => {
+                                if let Some(stream) = shake_hands(&tls, stream, peer).await {
+                                    connection(stream, peer, router, their_stop).await;
+                                }
+                            }
+                        }
+                    });
                 }
                 Err(error) => {
                     // Out of descriptors, most likely: do not spin on it.
@@ -61,12 +81,27 @@ async fn accept(
     }
 }
 
-async fn connection(
+/// Whoever does not finish a handshake in the time for a head is gone.
+async fn shake_hands(
+    tls: &TlsAcceptor,
     stream: TcpStream,
+    peer: SocketAddr,
+) -> Option<TlsStream<TcpStream>> {
+    match tokio::time::timeout(HEAD_TIME_MAX, tls.accept(stream)).await {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            tracing::debug!(%peer, %error, "no TLS connection came about");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: SocketAddr,
     router: Router,
     mut stop: watch::Receiver<bool>,
-    _permit: OwnedSemaphorePermit,
 ) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -11,8 +11,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::console::Console;
+use super::guard::{Guarded, Scheme};
 use super::token::{self, Address, Token};
-use super::{health, port, routes};
+use super::{health, port, routes, tls};
+use crate::config::valid::Tls;
 use crate::telemetry::metrics::Metrics;
 
 /// Requests of both ports that may wait for the disk at a time.
@@ -23,8 +25,12 @@ pub const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
 /// Why the ports could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the admin port may listen on a loopback address only, not on {0}; use 127.0.0.1:4180")]
+    #[error(
+        "without TLS the admin port may listen on a loopback address only, not on {0}; use 127.0.0.1:4180, or give it a certificate under host.admin.tls"
+    )]
     NotLoopback(SocketAddr),
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
     #[error(
         "cannot listen on {address} for {what}: {source}; is another host running? choose another address in the YAML under host.{what}.listen"
     )]
@@ -37,6 +43,24 @@ pub enum Error {
     Runtime(std::io::Error),
     #[error(transparent)]
     Files(#[from] token::Error),
+}
+
+/// How the admin port is opened: plain on loopback, or with TLS anywhere.
+pub struct Admin {
+    pub listen: SocketAddr,
+    pub tls: Option<Tls>,
+    /// `None`: a random one.
+    pub token: Option<Token>,
+}
+
+impl From<SocketAddr> for Admin {
+    fn from(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            tls: None,
+            token: None,
+        }
+    }
 }
 
 /// Both ports, open. They close when this is dropped; [`Ports::close`] also lets requests end.
@@ -52,14 +76,20 @@ impl Ports {
     /// Listens on both addresses (port 0 = any), writes `admin-token` and `admin.json` to `data_dir`.
     pub fn open(
         data_dir: &Path,
-        admin: SocketAddr,
+        admin: impl Into<Admin>,
         health: SocketAddr,
         console: Arc<Console>,
         metrics: Metrics,
     ) -> Result<Self, Error> {
-        if !admin.ip().is_loopback() {
+        let Admin {
+            listen: admin,
+            tls,
+            token,
+        } = admin.into();
+        if tls.is_none() && !admin.ip().is_loopback() {
             return Err(Error::NotLoopback(admin));
         }
+        let tls = tls.as_ref().map(tls::acceptor).transpose()?;
         let (admin_listener, admin) = listen("admin", admin)?;
         let (health_listener, health) = listen("health", health)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -69,18 +99,27 @@ impl Ports {
             .enable_all()
             .build()
             .map_err(Error::Runtime)?;
-        let token = Token::random();
+        let token = token.unwrap_or_else(Token::random);
         // Before anything answers: whoever finds the host ready can also find its admin port.
         let address = Address {
             admin,
             health,
+            tls: tls.is_some(),
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         token.write(data_dir)?;
         address.write(data_dir)?;
         let (stop, stopped) = watch::channel(false);
-        let admin_router = routes::router(Arc::clone(&console), token.clone());
+        let guarded = Guarded {
+            token,
+            scheme: if tls.is_some() {
+                Scheme::Https
+            } else {
+                Scheme::Http
+            },
+        };
+        let admin_router = routes::router(Arc::clone(&console), guarded);
         let health_router = health::router(console, metrics);
         let serving = {
             let _inside = runtime.enter();
@@ -89,8 +128,8 @@ impl Ports {
             let health =
                 tokio::net::TcpListener::from_std(health_listener).map_err(Error::Runtime)?;
             vec![
-                runtime.spawn(port::serve(admin, admin_router, stopped.clone())),
-                runtime.spawn(port::serve(health, health_router, stopped)),
+                runtime.spawn(port::serve(admin, admin_router, tls, stopped.clone())),
+                runtime.spawn(port::serve(health, health_router, None, stopped)),
             ]
         };
         tracing::info!(%admin, %health, "ports are open");

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::Agent;
 use ureq::http::{Response, StatusCode};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 
 use super::error::{Code, Error};
 use super::guard::{REQUEST_TIME_MAX, is_loopback};
@@ -22,6 +23,18 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 /// Answer of a host, bytes; pages are far below it.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// Whose certificate is believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// Those that browsers believe.
+    WebRoots,
+    /// The certificates of this PEM text.
+    Authorities(Vec<u8>),
+    /// Any: the address came out of the host's own data directory and is on this machine, where a plain
+    /// port would be believed as well.
+    OwnMachine,
+}
+
 /// The admin port of a host.
 pub struct Remote {
     agent: Agent,
@@ -30,18 +43,32 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// `url` as in `http://127.0.0.1:4180`. Nothing is sent yet.
+    /// `url` as in `http://127.0.0.1:4180` or `https://wasmill.example:4180`. Nothing is sent yet.
     pub fn new(url: &str, token: Token) -> Result<Self, Error> {
+        Self::trusting(url, token, Trust::WebRoots)
+    }
+
+    /// The same, with a say in whose certificate is believed.
+    pub fn trusting(url: &str, token: Token, trust: Trust) -> Result<Self, Error> {
         let base = url.trim_end_matches('/');
         // The token never goes over a network in the clear; and the port answers to no other name.
-        if !base.strip_prefix("http://").is_some_and(is_loopback) {
+        let plain = base.strip_prefix("http://").is_some_and(is_loopback);
+        let encrypted = base.strip_prefix("https://").is_some_and(is_authority);
+        if !plain && !encrypted {
             return Err(Error::new(
                 Code::Invalid,
                 format!("{url:?} is not the address of an admin port"),
-                "write it as http://127.0.0.1:4180; reach another machine's through a tunnel (ssh -L 4180:127.0.0.1:4180)",
+                "write it as http://127.0.0.1:4180, or as https://NAME:PORT when it has a certificate; reach another machine's plain one through a tunnel (ssh -L 4180:127.0.0.1:4180)",
             ));
         }
+        let tls = TlsConfig::builder().provider(TlsProvider::Rustls);
+        let tls = match trust {
+            Trust::WebRoots => tls.root_certs(RootCerts::WebPki),
+            Trust::Authorities(pem) => tls.root_certs(authorities(&pem)?),
+            Trust::OwnMachine => tls.disable_verification(true),
+        };
         let agent = Agent::config_builder()
+            .tls_config(tls.build())
             .http_status_as_error(false)
             // A proxy of the environment must never see the token.
             .proxy(None)
@@ -207,6 +234,31 @@ impl Remote {
     }
 }
 
+/// A name or address with or without a port, and nothing after it.
+fn is_authority(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|byte| {
+            byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']')
+        })
+}
+
+fn authorities(pem: &[u8]) -> Result<RootCerts, Error> {
+    let mut found = Vec::new();
+    for item in parse_pem(pem) {
+        if let Ok(PemItem::Certificate(certificate)) = item {
+            found.push(certificate);
+        }
+    }
+    if found.is_empty() {
+        return Err(Error::new(
+            Code::Invalid,
+            "the file named by WASMILL_CA holds no certificate",
+            "it has to be a PEM file with the certificate of the host or of who vouches for it",
+        ));
+    }
+    Ok(RootCerts::new_with_certs(&found))
+}
+
 /// A path segment, percent-encoded (RFC 3986: everything but unreserved characters).
 fn segment(text: &str) -> String {
     use std::fmt::Write;
@@ -238,16 +290,19 @@ mod tests {
         for bad in [
             "",
             "127.0.0.1:4180",
-            "https://127.0.0.1",
             "http://",
             "http://evil.example:4180",
             "http://127.0.0.1@evil.example",
             "http://127.0.0.1:4180/path",
+            "https://",
+            "https://wasmill.example@evil.example",
+            "https://wasmill.example/path",
         ] {
             let error = Remote::new(bad, token()).err().unwrap();
             assert!(error.help.contains("http://127.0.0.1:4180"), "{bad}");
         }
         assert!(Remote::new("http://127.0.0.1:4180/", token()).is_ok());
+        assert!(Remote::new("https://wasmill.example:4180", token()).is_ok());
     }
 
     #[test]

@@ -8,15 +8,18 @@ use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
-use axum::routing::get;
 use axum::{Json, Router, middleware};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use utoipa::IntoParams;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::console::Console;
 use super::error::{Code, Error};
-use super::guard::guard;
-use super::token::Token;
+use super::guard::{Guarded, body_too_large, guard};
+use super::openapi;
 use super::wire::{
     CreateTopic, DeadLetter, DeadLetterFilter, DeadLetterList, GroupDescription, GroupSummary,
     OffsetReply, Page, ProduceReply, ProduceRequest, ReadRequest, Status, TopicDescription,
@@ -36,36 +39,57 @@ type Wanted<T> = Result<Path<T>, PathRejection>;
 type Asked<T> = Result<Query<T>, QueryRejection>;
 
 /// All routes behind the guard; also an unknown route and a wrong method need the token.
-pub(super) fn router(console: Arc<Console>, token: Token) -> Router {
-    Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/topics", get(topics).post(create_topic))
-        .route("/v1/topics/{topic}", get(topic))
-        .route("/v1/topics/{topic}/messages", get(read).post(produce))
-        .route(
-            "/v1/topics/{topic}/partitions/{partition}/offset",
-            get(offset),
-        )
-        .route("/v1/groups", get(groups))
-        .route("/v1/groups/{group}", get(group))
-        .route("/v1/dlq", get(dead_letters))
-        .route("/v1/dlq/{id}", get(dead_letter))
-        .route("/v1/dlq/{topic}/{partition}/{offset}", get(dead_letter_at))
+pub(super) fn router(console: Arc<Console>, guarded: Guarded) -> Router {
+    let (router, _) = described();
+    router
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn_with_state(token, guard))
+        .layer(middleware::from_fn_with_state(guarded, guard))
         .with_state(console)
 }
 
+/// The routes and their description, read off the same handlers: neither has what the other has not.
+pub(super) fn described() -> (Router<Arc<Console>>, OpenApi) {
+    OpenApiRouter::new()
+        .routes(routes!(status))
+        .routes(routes!(topics, create_topic))
+        .routes(routes!(topic))
+        .routes(routes!(read, produce))
+        .routes(routes!(offset))
+        .routes(routes!(groups))
+        .routes(routes!(group))
+        .routes(routes!(dead_letters))
+        .routes(routes!(dead_letter))
+        .routes(routes!(dead_letter_at))
+        .routes(routes!(openapi_json))
+        .split_for_parts()
+}
+
+#[utoipa::path(
+    get,
+    path = "/v1/status",
+    responses((status = OK, body = Status, description = "the host, its store and its pipelines")),
+)]
 async fn status(State(console): Shared) -> Reply<Status> {
     answer(console, |console| console.status()).await
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/topics",
+    responses((status = OK, body = Vec<TopicSummary>, description = "all topics")),
+)]
 async fn topics(State(console): Shared) -> Reply<Vec<TopicSummary>> {
     answer(console, |console| console.topics()).await
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/topics",
+    request_body = CreateTopic,
+    responses((status = CREATED, body = TopicDescription, description = "the topic, now there")),
+)]
 async fn create_topic(
     State(console): Shared,
     headers: HeaderMap,
@@ -76,11 +100,23 @@ async fn create_topic(
     Ok((StatusCode::CREATED, made))
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/topics/{topic}",
+    params(("topic" = String, Path)),
+    responses((status = OK, body = TopicDescription, description = "its partitions, limits and groups")),
+)]
 async fn topic(State(console): Shared, path: Wanted<String>) -> Reply<TopicDescription> {
     let topic = path_of(path)?;
     answer(console, move |console| console.topic(&topic)).await
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/topics/{topic}/messages",
+    params(("topic" = String, Path)), request_body = ProduceRequest,
+    responses((status = OK, body = ProduceReply, description = "all records are durable")),
+)]
 async fn produce(
     State(console): Shared,
     path: Wanted<String>,
@@ -95,6 +131,12 @@ async fn produce(
     .await
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/topics/{topic}/messages",
+    params(("topic" = String, Path), ReadRequest),
+    responses((status = OK, body = Page, description = "one page of messages; empty at the end")),
+)]
 async fn read(
     State(console): Shared,
     path: Wanted<String>,
@@ -114,12 +156,20 @@ async fn read(
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct OffsetQuery {
+    /// Unix ms.
     timestamp_ms: i64,
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/topics/{topic}/partitions/{partition}/offset",
+    params(("topic" = String, Path), ("partition" = u32, Path), OffsetQuery),
+    responses((status = OK, body = OffsetReply, description = "the first offset at or after a time")),
+)]
 async fn offset(
     State(console): Shared,
     path: Wanted<(String, u32)>,
@@ -133,15 +183,32 @@ async fn offset(
     .await
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/groups",
+    responses((status = OK, body = Vec<GroupSummary>, description = "all consumer groups")),
+)]
 async fn groups(State(console): Shared) -> Reply<Vec<GroupSummary>> {
     answer(console, |console| console.groups()).await
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/groups/{group}",
+    params(("group" = String, Path)),
+    responses((status = OK, body = GroupDescription, description = "where the group stands on each partition")),
+)]
 async fn group(State(console): Shared, path: Wanted<String>) -> Reply<GroupDescription> {
     let group = path_of(path)?;
     answer(console, move |console| console.group(&group)).await
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/dlq",
+    params(DeadLetterFilter),
+    responses((status = OK, body = DeadLetterList, description = "dead letters, newest first")),
+)]
 async fn dead_letters(
     State(console): Shared,
     query: Asked<DeadLetterFilter>,
@@ -150,11 +217,23 @@ async fn dead_letters(
     answer(console, move |console| console.dead_letters(&filter)).await
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/dlq/{id}",
+    params(("id" = String, Path)),
+    responses((status = OK, body = DeadLetter, description = "the newest dead letter with this ID")),
+)]
 async fn dead_letter(State(console): Shared, path: Wanted<String>) -> Reply<DeadLetter> {
     let id = path_of(path)?;
     answer(console, move |console| console.dead_letter(&id)).await
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/dlq/{topic}/{partition}/{offset}",
+    params(("topic" = String, Path), ("partition" = u32, Path), ("offset" = u64, Path)),
+    responses((status = OK, body = DeadLetter, description = "the dead letter at this place")),
+)]
 async fn dead_letter_at(
     State(console): Shared,
     path: Wanted<(String, u32, u64)>,
@@ -166,11 +245,20 @@ async fn dead_letter_at(
     .await
 }
 
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    responses((status = OK, description = "this description, OpenAPI 3.1")),
+)]
+async fn openapi_json() -> Result<Json<OpenApi>, Error> {
+    Ok(Json(openapi::describe()))
+}
+
 async fn unknown_route() -> Error {
     Error::new(
         Code::UnknownRoute,
         "there is no such route",
-        "the routes begin with /v1/: status, topics, groups, dlq",
+        "`/openapi.json` describes all there are",
     )
 }
 
@@ -225,11 +313,7 @@ fn json_of<T: DeserializeOwned>(
         ));
     }
     let body = body.map_err(|why| match why.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Error::new(
-            Code::TooLarge,
-            format!("the body is over {BODY_BYTES_MAX} bytes"),
-            "send fewer messages in one request",
-        ),
+        StatusCode::PAYLOAD_TOO_LARGE => body_too_large(),
         _ => Error::new(Code::Invalid, format!("the body: {}", why.body_text()), ""),
     })?;
     serde_json::from_slice(&body)

@@ -20,18 +20,18 @@ use crate::pipeline::offsets::Progress;
 use crate::pipeline::snapshot::{PartitionSnapshot, Snapshot, State, Totals};
 use crate::telemetry::metrics::Metrics;
 
-struct Host {
+pub(super) struct Host {
     dir: tempfile::TempDir,
     log: Log,
     ports: Ports,
     snapshots: Arc<Mutex<Vec<Snapshot>>>,
 }
 
-fn loopback() -> SocketAddr {
+pub(super) fn loopback() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
 
-fn host() -> Host {
+pub(super) fn host() -> Host {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(dir.path().join("log"), Options::default()).unwrap();
     let partitions = NonZeroU32::new(2).unwrap();
@@ -75,9 +75,17 @@ fn snapshot(state: State) -> Snapshot {
 }
 
 impl Host {
-    fn token(&self) -> String {
+    pub(super) fn token(&self) -> String {
         let token = Token::read(self.dir.path()).unwrap().unwrap();
         token.reveal().to_owned()
+    }
+
+    pub(super) fn admin_address(&self) -> SocketAddr {
+        self.ports.address().admin
+    }
+
+    pub(super) fn remote_topics(&self) -> Vec<TopicSummary> {
+        self.remote().topics().unwrap()
     }
 
     fn remote(&self) -> Remote {
@@ -86,7 +94,7 @@ impl Host {
     }
 
     /// Status and body of a raw request to the admin port.
-    fn admin(&self, request: &str) -> (u16, String) {
+    pub(super) fn admin(&self, request: &str) -> (u16, String) {
         raw(self.ports.address().admin, request)
     }
 
@@ -97,7 +105,7 @@ impl Host {
     }
 }
 
-fn raw(address: SocketAddr, request: &str) -> (u16, String) {
+pub(super) fn raw(address: SocketAddr, request: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream
         .set_read_timeout(Some(Duration::from_secs(20)))
@@ -112,7 +120,7 @@ fn raw(address: SocketAddr, request: &str) -> (u16, String) {
     (status.unwrap_or(0), body.to_owned())
 }
 
-fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> String {
+pub(super) fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> String {
     let mut text = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
@@ -263,11 +271,11 @@ fn a_body_that_is_not_declared_as_json_is_refused() {
 }
 
 #[test]
-fn the_admin_port_leaves_loopback_under_no_circumstances() {
+fn without_tls_the_admin_port_does_not_leave_loopback() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(dir.path().join("log"), Options::default()).unwrap();
     let console = Arc::new(Console::new(log, Vec::new));
-    let anywhere = "0.0.0.0:0".parse().unwrap();
+    let anywhere: SocketAddr = "0.0.0.0:0".parse().unwrap();
     let opened = Ports::open(
         dir.path(),
         anywhere,

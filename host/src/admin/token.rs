@@ -13,6 +13,8 @@ const TOKEN_FILE: &str = "admin-token";
 const ADDRESS_FILE: &str = "admin.json";
 /// Random bytes of a token; it is written as hex, twice as long.
 const TOKEN_BYTES: usize = 32;
+/// Shortest token that an operator may choose.
+pub const TOKEN_LEN_MIN: usize = 16;
 /// Longest token that is compared; a longer one is refused unread.
 const TOKEN_LEN_MAX: usize = 256;
 
@@ -33,6 +35,9 @@ pub struct Token(String);
 pub struct Address {
     pub admin: SocketAddr,
     pub health: SocketAddr,
+    /// The admin port speaks TLS.
+    #[serde(default)]
+    pub tls: bool,
     pub pid: u32,
     pub version: String,
 }
@@ -58,6 +63,12 @@ impl Token {
         let sane = (1..=TOKEN_LEN_MAX).contains(&text.len())
             && text.bytes().all(|byte| byte.is_ascii_graphic());
         sane.then(|| Self(text.to_owned()))
+    }
+
+    /// A token that the operator chose: long enough not to be guessed.
+    #[must_use]
+    pub fn from_secret(text: &str) -> Option<Self> {
+        Self::from_text(text).filter(|token| token.0.len() >= TOKEN_LEN_MIN)
     }
 
     /// For the `Authorization` header, and nothing else.
@@ -160,6 +171,13 @@ fn read_if_there(path: &Path) -> Result<Option<String>, Error> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_chosen_token_has_at_least_token_len_min_characters() {
+        assert!(Token::from_secret(&"t".repeat(TOKEN_LEN_MIN - 1)).is_none());
+        assert!(Token::from_secret(&"t".repeat(TOKEN_LEN_MIN)).is_some());
+        assert!(Token::from_secret("with a space in it, and long").is_none());
+    }
 
     #[test]
     fn the_token_file_is_readable_by_its_owner_only_and_new_at_every_start() {

@@ -6,6 +6,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use crate::pipeline::snapshot::{Holder, Snapshot};
 
@@ -15,7 +18,7 @@ use crate::pipeline::snapshot::{Holder, Snapshot};
 pub struct Blob(pub Vec<u8>);
 
 /// A header; a null value (Kafka has them) is `null`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
     pub name: String,
@@ -23,7 +26,7 @@ pub struct Header {
 }
 
 /// A message that stands in a topic.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Message {
     pub topic: String,
     pub partition: u32,
@@ -37,7 +40,7 @@ pub struct Message {
 }
 
 /// A message to write.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
     #[serde(default)]
@@ -55,20 +58,20 @@ pub struct Record {
 }
 
 /// `POST /v1/topics/{topic}/messages`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProduceRequest {
     pub records: Vec<Record>,
 }
 
 /// All records of the request are durable.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProduceReply {
     pub acknowledged: u64,
     pub partitions: Vec<AppendedRange>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AppendedRange {
     pub partition: u32,
     pub first_offset: u64,
@@ -76,7 +79,8 @@ pub struct AppendedRange {
 }
 
 /// `GET /v1/topics/{topic}/messages?partition=&offset=&limit=&wait_ms=`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct ReadRequest {
     pub partition: u32,
@@ -90,7 +94,7 @@ pub struct ReadRequest {
     pub wait_ms: Option<u64>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Page {
     pub messages: Vec<Message>,
     /// Where the next page begins.
@@ -100,14 +104,14 @@ pub struct Page {
 }
 
 /// `GET /v1/topics/{topic}/partitions/{partition}/offset?timestamp_ms=`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OffsetReply {
     /// Of the first message at or after the time; the end when there is none.
     pub offset: u64,
 }
 
 /// `POST /v1/topics`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateTopic {
     pub name: String,
@@ -120,14 +124,14 @@ pub struct CreateTopic {
     pub retention_bytes: Option<u64>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TopicSummary {
     pub topic: String,
     pub partitions: u32,
     pub messages: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TopicDescription {
     pub topic: String,
     pub retention_ms: Option<u64>,
@@ -139,7 +143,7 @@ pub struct TopicDescription {
     pub groups: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PartitionDescription {
     pub partition: u32,
     /// Earliest offset kept.
@@ -148,7 +152,7 @@ pub struct PartitionDescription {
     pub end: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GroupSummary {
     pub group: String,
     /// Pipelines of this host that read as the group.
@@ -157,14 +161,14 @@ pub struct GroupSummary {
     pub lag: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GroupDescription {
     pub group: String,
     pub pipelines: Vec<String>,
     pub partitions: Vec<GroupPartition>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GroupPartition {
     pub topic: String,
     pub partition: u32,
@@ -184,7 +188,7 @@ pub struct GroupPartition {
 
 /// A dead letter: its `wasmill-dlq-*` headers decoded (§6.1). A header that is missing or cannot be
 /// read is `null`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeadLetter {
     /// Where it stands: `topic/partition@offset`.
     pub position: String,
@@ -210,7 +214,8 @@ pub struct DeadLetter {
 }
 
 /// `GET /v1/dlq?topic=&pipeline=&reason=&limit=`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct DeadLetterFilter {
     /// A dead letter topic; all of them when absent.
@@ -225,7 +230,7 @@ pub struct DeadLetterFilter {
     pub limit: Option<u32>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeadLetterList {
     /// Newest first.
     pub dead_letters: Vec<DeadLetter>,
@@ -234,14 +239,14 @@ pub struct DeadLetterList {
     pub more: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeadLetterTopic {
     pub topic: String,
     pub messages: u64,
 }
 
 /// `GET /v1/status`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// The running host; `null` when a command opened the directory itself.
     pub host: Option<HostFacts>,
@@ -250,7 +255,7 @@ pub struct Status {
     pub dead_letters: Vec<DeadLetterTopic>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HostFacts {
     pub pid: u32,
     pub version: String,
@@ -258,11 +263,28 @@ pub struct HostFacts {
     pub started_at_ms: i64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StoreHealth {
     pub healthy: bool,
     pub why: Option<String>,
 }
+
+impl PartialSchema for Blob {
+    fn schema() -> RefOr<Schema> {
+        let text = || ObjectBuilder::new().schema_type(Type::String);
+        let encoded = ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .property("base64", text())
+            .required("base64");
+        OneOfBuilder::new()
+            .item(text())
+            .item(encoded)
+            .description(Some("bytes: text when they are UTF-8, else base64"))
+            .into()
+    }
+}
+
+impl ToSchema for Blob {}
 
 impl Serialize for Blob {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

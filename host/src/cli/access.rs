@@ -2,12 +2,13 @@
 //! asked over its admin port, and when neither is possible the error says what to do. Not here: what
 //! is asked (the commands).
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
 use crate::admin;
 use crate::admin::console::Console;
-use crate::admin::remote::Remote;
+use crate::admin::remote::{Remote, Trust};
 use crate::admin::token::{Address, Token};
 use crate::admin::wire::{
     CreateTopic, DeadLetter, DeadLetterFilter, DeadLetterList, GroupDescription, GroupSummary,
@@ -45,7 +46,8 @@ impl Streams {
     /// `WASMILL_URL` first; then the directory itself; when a process holds that, its admin port.
     pub(super) fn open(data_dir: &Path, if_absent: IfAbsent) -> Result<Self, Error> {
         if let Some(url) = url() {
-            return Ok(Self::There(Remote::new(&url, token(data_dir)?)?));
+            let remote = Remote::trusting(&url, token(data_dir)?, trust()?)?;
+            return Ok(Self::There(remote));
         }
         let log_dir = data_dir.join(LOG_DIR);
         if if_absent == IfAbsent::Refuse && !log_dir.exists() {
@@ -76,7 +78,11 @@ impl Streams {
             ));
         };
         let token = token(data_dir)?;
-        let remote = Remote::new(&format!("http://{}", address.admin), token)?;
+        let remote = if address.tls {
+            Remote::trusting(&local(&address), token, Trust::OwnMachine)?
+        } else {
+            Remote::new(&format!("http://{}", address.admin), token)?
+        };
         Ok(Self::There(remote))
     }
 
@@ -212,6 +218,31 @@ fn token(data_dir: &Path) -> Result<Token, Error> {
         .ok_or_else(missing)
 }
 
+/// `WASMILL_CA`, or what browsers believe.
+fn trust() -> Result<Trust, Error> {
+    let Some(path) = variable("WASMILL_CA") else {
+        return Ok(Trust::WebRoots);
+    };
+    std::fs::read(&path).map(Trust::Authorities).map_err(|why| {
+        Error::failed(
+            format!("cannot read the file that WASMILL_CA names, {path}: {why}"),
+            "it has to be a PEM file with the certificate of the host or of who vouches for it",
+        )
+    })
+}
+
+/// A port that listens everywhere listens here too.
+fn local(address: &Address) -> String {
+    let mut admin = address.admin;
+    if admin.ip().is_unspecified() {
+        admin.set_ip(match admin {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    format!("https://{admin}")
+}
+
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
@@ -280,6 +311,7 @@ mod tests {
         Address {
             admin,
             health: admin,
+            tls: false,
             pid: 1,
             version: "0".into(),
         }
@@ -313,6 +345,7 @@ mod tests {
         Address {
             admin: free,
             health: free,
+            tls: false,
             pid: 1,
             version: "0".into(),
         }

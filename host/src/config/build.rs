@@ -9,7 +9,7 @@ use super::problem::{Code, Place, Problems};
 use super::valid::{
     Allow, Backoff, By, Config, DeadLetter, Delivery, Durability, Format, Handler, Host,
     Idempotency, IfMissing, Isolation, Limits, NullKey, OnDeadLetter, OnDuplicate, OnLostOffset,
-    Ordering, Output, Pipeline, Retry, Source, Start, StateGrant, Window,
+    Ordering, Output, Pipeline, Retry, SecretName, Source, Start, StateGrant, Tls, Window,
 };
 
 /// A pipeline with what later checks point at.
@@ -24,9 +24,11 @@ pub(super) fn host(block: &Checked, problems: &mut Problems) -> Option<Host> {
     let admin_listen = admin.get("listen")?.address();
     if let (Some(address), Some(place)) = (admin_listen, admin.place_of("listen"))
         && !address.ip().is_loopback()
+        && admin.get("tls").is_some_and(Checked::is_absent)
     {
-        let message = format!("the administration port cannot leave loopback: {address}");
-        let help = "use 127.0.0.1; reach it from elsewhere through a tunnel such as ssh";
+        let message =
+            format!("the administration port cannot leave loopback without TLS: {address}");
+        let help = "add `tls: { certificate: FILE, key: FILE }`, or use 127.0.0.1 and reach it through a tunnel such as ssh";
         problems.error(Code::Conflict, place, message, help);
     }
     let health = block.get("health")?;
@@ -46,6 +48,10 @@ pub(super) fn host(block: &Checked, problems: &mut Problems) -> Option<Host> {
     Some(Host {
         data_dir: PathBuf::from(block.get("data_dir")?.text()?),
         admin_listen: admin_listen?,
+        admin_tls: admin.optional("tls", |block| tls(block, problems))?,
+        admin_token: admin.optional("token", |token| {
+            Some(SecretName(token.get("secret")?.text()?.to_owned()))
+        })?,
         health_listen: health_listen?,
         shutdown_timeout: block.get("shutdown_timeout")?.duration()?,
         guest_memory: block.get("guest_memory")?.size()?,
@@ -54,6 +60,18 @@ pub(super) fn host(block: &Checked, problems: &mut Problems) -> Option<Host> {
             _ => Durability::Fsync,
         },
         create_topics: create_topics(block.get("create_topics")?)?,
+    })
+}
+
+fn tls(block: &Checked, problems: &Problems) -> Option<Tls> {
+    let path = |name| {
+        let value = block.get(name)?;
+        let folder = problems.folder_of(value.place.as_ref()?);
+        Some(beside(folder, value.text()?))
+    };
+    Some(Tls {
+        certificate: path("certificate")?,
+        key: path("key")?,
     })
 }
 

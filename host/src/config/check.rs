@@ -106,7 +106,7 @@ impl Check<'_> {
     fn wrong_type<T>(&mut self, node: &Node, kind: &Kind, name: &str) -> Option<T> {
         if node.get("secret").is_some() {
             let message = format!("`{name}` takes no secret");
-            let help = "secrets have no use in this version; take the value from the environment with `${NAME}`, if it is not secret";
+            let help = "secrets are taken where docs/configuration.md says so; take the value from the environment with `${NAME}`, if it is not secret";
             self.problems
                 .error(Code::Secret, &node.place, message, help);
             return None;

@@ -16,6 +16,7 @@ mod read;
 mod reference;
 mod scalar;
 mod schema;
+pub mod secret;
 mod shape;
 pub mod valid;
 mod yaml;

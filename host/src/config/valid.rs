@@ -20,8 +20,11 @@ pub struct Config {
 pub struct Host {
     /// Default `./wasmill-data`.
     pub data_dir: PathBuf,
-    /// Default 127.0.0.1:4180; loopback only in this version.
+    /// Default 127.0.0.1:4180; on loopback, unless there is `admin_tls`.
     pub admin_listen: SocketAddr,
+    pub admin_tls: Option<Tls>,
+    /// `None`: a random one at every start.
+    pub admin_token: Option<SecretName>,
     /// Default 127.0.0.1:4181.
     pub health_listen: SocketAddr,
     /// Default 30 s.
@@ -33,6 +36,17 @@ pub struct Host {
     /// Partitions of topics that `run` creates because a pipeline names them. Default 6; `None` = never create.
     pub create_topics: Option<NonZeroU32>,
 }
+
+/// PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// An environment variable that holds a secret, or with `_FILE` behind it the path of a file that does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretName(pub String);
 
 /// When a produce or a settlement counts as done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use crate::admin::console::Console;
 use crate::admin::ports::{self, Ports};
+use crate::admin::token::Token;
 use crate::config::valid::Config;
+use crate::config::{self, secret};
 use crate::connector::embedded::{self, Log, Options};
 use crate::pipeline::snapshot::{Snapshot, State};
 use crate::plugin;
@@ -51,6 +53,12 @@ pub enum Error {
     Pipeline { pipeline: String, why: String },
     #[error(transparent)]
     Ports(#[from] ports::Error),
+    #[error("host.admin.token: {0}")]
+    Secret(secret::Error),
+    #[error(
+        "host.admin.token: the secret {0} is no token; it has to be 16 to 256 visible ASCII characters"
+    )]
+    Token(String),
     #[error(transparent)]
     Metrics(#[from] metrics::Error),
     #[error("signals cannot be received: {0}")]
@@ -135,7 +143,7 @@ impl<'c> Opened<'c> {
         });
         let ports = Ports::open(
             &config.host.data_dir,
-            config.host.admin_listen,
+            admin_port(&config.host)?,
             config.host.health_listen,
             Arc::new(console),
             metrics.clone(),
@@ -160,6 +168,18 @@ impl<'c> Opened<'c> {
             shutdown_timeout: config.host.shutdown_timeout,
         })
     }
+}
+
+fn admin_port(host: &config::valid::Host) -> Result<ports::Admin, Error> {
+    let token = host.admin_token.as_ref().map(|name| {
+        let secret = secret::read(name).map_err(Error::Secret)?;
+        Token::from_secret(&secret).ok_or_else(|| Error::Token(name.0.clone()))
+    });
+    Ok(ports::Admin {
+        listen: host.admin_listen,
+        tls: host.admin_tls.clone(),
+        token: token.transpose()?,
+    })
 }
 
 impl Host {

@@ -2,8 +2,9 @@
 //! Plain data; the workers write it, nobody else changes it.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Snapshot {
     pub pipeline: String,
     pub consumer_group: String,
@@ -16,7 +17,7 @@ pub struct Snapshot {
     pub totals: Totals,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     Starting,
@@ -30,7 +31,7 @@ pub enum State {
 }
 
 /// Since this host started.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Totals {
     /// Deliveries finished, whatever the outcome.
     pub consumed: u64,
@@ -46,7 +47,7 @@ pub struct Totals {
     pub lost: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PartitionSnapshot {
     pub topic: String,
     pub partition: u32,
@@ -66,7 +67,7 @@ pub struct PartitionSnapshot {
 }
 
 /// The message that holds a partition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Holder {
     pub offset: u64,
     /// At most 128 bytes, lossy UTF-8.
@@ -81,7 +82,7 @@ pub struct Holder {
     pub next_try_ms: Option<i64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WaitsFor {
     /// The next attempt.

@@ -1,27 +1,64 @@
 //! The keys of `host` and `connections`.
 
 use super::super::shape::{Block, Field, Kind, Later, Need};
-use super::words::{HOUR, MIB, MS, PARTITIONS_MAX, TIB, choice};
+use super::words::{HOUR, MIB, MS, PARTITIONS_MAX, SECRET_NAME, TIB, choice};
+
+static TLS: Block = Block {
+    name: "tls",
+    doc: "TLS 1.2 and 1.3 with a certificate of your own. Read once, at the start.",
+    fields: &[
+        Field {
+            name: "certificate",
+            kind: Kind::Path,
+            need: Need::Required,
+            doc: "PEM file with the certificate and those that vouch for it.",
+        },
+        Field {
+            name: "key",
+            kind: Kind::Path,
+            need: Need::Required,
+            doc: "PEM file with its private key.",
+        },
+    ],
+    later: &[],
+};
+
+static SECRET: Block = Block {
+    name: "secret",
+    doc: "A value that stands in no file of the configuration and is never printed.",
+    fields: &[Field {
+        name: "secret",
+        kind: Kind::Text(&SECRET_NAME),
+        need: Need::Required,
+        doc: "The environment variable that holds it, or whose name with `_FILE` behind it holds the path of a file with it.",
+    }],
+    later: &[],
+};
 
 static ADMIN: Block = Block {
     name: "admin",
     doc: "The port that the command line and programs control the host through. Every request needs the token that the host writes into the data directory.",
-    fields: &[Field {
-        name: "listen",
-        kind: Kind::Address,
-        need: Need::Default("127.0.0.1:4180"),
-        doc: "Address and port; only loopback in this version.",
-    }],
-    later: &[
-        Later {
-            name: "token",
-            what: "a token of your own",
+    fields: &[
+        Field {
+            name: "listen",
+            kind: Kind::Address,
+            need: Need::Default("127.0.0.1:4180"),
+            doc: "Address and port. Only loopback, unless there is `tls`.",
         },
-        Later {
+        Field {
             name: "tls",
-            what: "TLS",
+            kind: Kind::Block(&TLS),
+            need: Need::Optional("plain HTTP, on loopback only"),
+            doc: "Encryption.",
+        },
+        Field {
+            name: "token",
+            kind: Kind::Block(&SECRET),
+            need: Need::Optional("a new random one at every start"),
+            doc: "A token of your own: 16 to 256 visible ASCII characters.",
         },
     ],
+    later: &[],
 };
 
 static HEALTH: Block = Block {

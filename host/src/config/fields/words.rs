@@ -83,6 +83,13 @@ pub(super) static CONNECTION_NAME: Rule = Rule {
     fits: |text| is_word(text, 64, b"_-"),
 };
 
+pub(super) static SECRET_NAME: Rule = Rule {
+    what: "the name of a secret",
+    pattern: "^[A-Za-z_][A-Za-z0-9_]{0,127}$",
+    expected: "1 to 128 letters, digits or `_`, not a digit first: the name of an environment variable",
+    fits: |text| is_word(text, 128, b"_") && !text.starts_with(|c: char| c.is_ascii_digit()),
+};
+
 pub(super) static HEADER_PATTERN: Rule = Rule {
     what: "a header name",
     pattern: "^[^*]*\\*?$",
