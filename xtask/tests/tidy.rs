@@ -98,6 +98,7 @@ const PURE: &[&str] = &[
     "host/src/pipeline/dead_letter.rs",
     "host/src/pipeline/judge.rs",
     "host/src/pipeline/lane.rs",
+    "host/src/pipeline/letter_state.rs",
     "host/src/pipeline/offsets.rs",
     "host/src/pipeline/output.rs",
     "host/src/pipeline/overlay.rs",

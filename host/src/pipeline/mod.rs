@@ -8,6 +8,7 @@ pub mod dead_letter;
 pub mod handler;
 mod judge;
 pub mod lane;
+pub mod letter_state;
 pub mod offsets;
 pub mod output;
 pub mod overlay;

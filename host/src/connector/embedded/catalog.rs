@@ -166,6 +166,11 @@ pub(super) fn number_value(number: u64) -> Slice {
     })
 }
 
+/// Where the keys of users' meta entries begin, and the first key after them.
+pub(super) fn user_range() -> (&'static [u8], &'static [u8]) {
+    (b"m", b"n")
+}
+
 /// Key of a user's meta entry.
 pub(super) fn user_key(key: &[u8]) -> Vec<u8> {
     [b"m".as_slice(), key].concat()

@@ -396,6 +396,17 @@ impl Log {
         self.shared().meta_get(key)
     }
 
+    /// Up to `limit` entries (key, value) whose key begins with `prefix`, in key order, from the key `from`
+    /// on (empty: from the first).
+    pub fn meta_scan(
+        &self,
+        prefix: &[u8],
+        from: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Slice, Slice)>, Error> {
+        self.shared().meta_scan(prefix, from, limit)
+    }
+
     #[must_use]
     pub fn health(&self) -> Health {
         self.shared().health()

@@ -159,6 +159,29 @@ impl Shared {
         self.get(Target::Meta, &user_key(key))
     }
 
+    pub(super) fn meta_scan(
+        &self,
+        prefix: &[u8],
+        from: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Slice, Slice)>, Error> {
+        let state = self.read_state();
+        let prefix = user_key(prefix);
+        let first = user_key(from).max(prefix.clone());
+        let keyspace = state.store()?.keyspace(Target::Meta)?;
+        let mut found = Vec::new();
+        for entry in keyspace.range(first..).take(limit) {
+            let (key, value) = entry
+                .into_inner()
+                .map_err(|e| Error::from_fjall("keyspace meta", &e))?;
+            if !key.starts_with(&prefix) {
+                break;
+            }
+            found.push((Slice::new(key.get(1..).unwrap_or_default()), value));
+        }
+        Ok(found)
+    }
+
     /// The value of a completion that has not expired.
     pub(super) fn completion(
         &self,

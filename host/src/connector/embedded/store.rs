@@ -207,7 +207,9 @@ impl Store {
     pub(super) fn load_catalog(&self) -> Result<Catalog, Error> {
         let meta = self.keyspace(Target::Meta)?;
         let mut records = Vec::new();
-        for entry in meta.iter() {
+        // Around the user's entries: of those there may be millions.
+        let (user, after) = catalog::user_range();
+        for entry in meta.range(..user).chain(meta.range(after..)) {
             let (key, value) = entry
                 .into_inner()
                 .map_err(|e| Error::from_fjall("keyspace meta", &e))?;

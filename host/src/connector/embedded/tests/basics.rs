@@ -424,3 +424,38 @@ fn a_key_over_key_bytes_max_is_refused_and_one_at_it_is_kept() {
     log.commit(write(KEY_BYTES_MAX)).unwrap();
     assert!(log.meta_get(&vec![b'k'; KEY_BYTES_MAX]).unwrap().is_some());
 }
+
+#[test]
+fn a_scan_of_meta_entries_gives_a_prefix_in_key_order_from_where_it_is_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let put = |key: &str| Write::Meta {
+        key: key.as_bytes().to_vec(),
+        value: Some(key.as_bytes().to_vec()),
+    };
+    log.commit(Commit {
+        writes: ["b", "a/2", "a/1", "a0", "a/3", "a"].map(put).to_vec(),
+        ..Commit::default()
+    })
+    .unwrap();
+    let keys = |prefix: &str, from: &str, limit| -> Vec<String> {
+        let found = log.meta_scan(prefix.as_bytes(), from.as_bytes(), limit);
+        found
+            .unwrap()
+            .into_iter()
+            .map(|(key, value)| {
+                assert_eq!(key, value);
+                String::from_utf8(key.to_vec()).unwrap()
+            })
+            .collect()
+    };
+    assert_eq!(keys("a/", "", 10), ["a/1", "a/2", "a/3"]);
+    assert_eq!(keys("a/", "a/2", 10), ["a/2", "a/3"]);
+    assert_eq!(keys("a/", "", 2), ["a/1", "a/2"]);
+    assert_eq!(keys("c", "", 10), [""; 0]);
+    // What the catalogue keeps beside them is nobody's.
+    topic(&log, "t", 1);
+    assert_eq!(keys("", "", 10).len(), 6);
+    log.close().unwrap();
+    assert_eq!(open(dir.path()).topics().len(), 1);
+}
