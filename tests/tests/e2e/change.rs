@@ -191,7 +191,7 @@ fn a_reload_takes_a_plugin_that_was_replaced_in_its_place() {
         &probe_pipeline(&format!("    retry: {{ max_attempts: 1 }}\n{lines}")),
     );
     let bad = Input::planned("bad", "a", "reject", 0, Expected::Nothing);
-    site.publish("in", 1, &[bad.clone()]);
+    site.publish("in", 1, std::slice::from_ref(&bad));
     let mut process = site.start();
     process.await_drained();
     assert_eq!(process.status().pipelines[0].totals.dead_letters, 1);
