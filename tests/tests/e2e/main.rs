@@ -14,6 +14,7 @@ mod idempotency;
 mod messages;
 mod mutants;
 mod operations;
+mod overload;
 mod poison;
 mod readme;
 mod sandbox;
