@@ -33,7 +33,12 @@ pub enum Code {
     UnknownPartition,
     UnknownGroup,
     UnknownDeadLetter,
+    UnknownMessage,
+    /// Of a redrive.
+    UnknownJob,
     TopicExists,
+    /// Something else is under way, or over.
+    Conflict,
     /// The store refuses reads or writes: disk full, damaged, held by another process.
     StoreUnavailable,
     /// No host answers.
@@ -72,12 +77,14 @@ impl Code {
             | Self::UnknownTopic
             | Self::UnknownPartition
             | Self::UnknownGroup
-            | Self::UnknownDeadLetter => StatusCode::NOT_FOUND,
+            | Self::UnknownDeadLetter
+            | Self::UnknownMessage
+            | Self::UnknownJob => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Invalid => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::TopicExists => StatusCode::CONFLICT,
+            Self::TopicExists | Self::Conflict => StatusCode::CONFLICT,
             Self::StoreUnavailable | Self::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }

@@ -13,9 +13,8 @@ use super::error::{Code, Error};
 use super::guard::{REQUEST_TIME_MAX, is_loopback};
 use super::token::Token;
 use super::wire::{
-    CreateTopic, DeadLetter, DeadLetterFilter, DeadLetterList, GroupDescription, GroupSummary,
-    OffsetReply, Page, ProduceReply, ProduceRequest, ReadRequest, Record, Status, TopicDescription,
-    TopicSummary,
+    CreateTopic, GroupDescription, GroupSummary, OffsetReply, Page, ProduceReply, ProduceRequest,
+    ReadRequest, Record, Status, TopicDescription, TopicSummary,
 };
 
 /// Time to connect to a host.
@@ -143,34 +142,11 @@ impl Remote {
         self.get(&format!("/v1/groups/{}", segment(group)), &[])
     }
 
-    pub fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<DeadLetterList, Error> {
-        let mut query = Vec::new();
-        for (name, value) in [
-            ("topic", &filter.topic),
-            ("pipeline", &filter.pipeline),
-            ("reason", &filter.reason),
-        ] {
-            query.extend(value.clone().map(|value| (name, value)));
-        }
-        query.extend(filter.limit.map(|limit| ("limit", limit.to_string())));
-        self.get("/v1/dlq", &query)
-    }
-
-    pub fn dead_letter(&self, id: &str) -> Result<DeadLetter, Error> {
-        self.get(&format!("/v1/dlq/{}", segment(id)), &[])
-    }
-
-    pub fn dead_letter_at(
+    pub(super) fn get<T: DeserializeOwned>(
         &self,
-        topic: &str,
-        partition: u32,
-        offset: u64,
-    ) -> Result<DeadLetter, Error> {
-        let path = format!("/v1/dlq/{}/{partition}/{offset}", segment(topic));
-        self.get(&path, &[])
-    }
-
-    fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, Error> {
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<T, Error> {
         let mut request = self
             .agent
             .get(format!("{}{path}", self.base))
@@ -181,7 +157,11 @@ impl Remote {
         self.answer(request.call())
     }
 
-    fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Error> {
+    pub(super) fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Error> {
         let request = self
             .agent
             .post(format!("{}{path}", self.base))
@@ -260,7 +240,7 @@ fn authorities(pem: &[u8]) -> Result<RootCerts, Error> {
 }
 
 /// A path segment, percent-encoded (RFC 3986: everything but unreserved characters).
-fn segment(text: &str) -> String {
+pub(super) fn segment(text: &str) -> String {
     use std::fmt::Write;
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {

@@ -19,11 +19,11 @@ use utoipa_axum::routes;
 use super::console::Console;
 use super::error::{Code, Error};
 use super::guard::{Guarded, body_too_large, guard};
+use super::letters;
 use super::openapi;
 use super::wire::{
-    CreateTopic, DeadLetter, DeadLetterFilter, DeadLetterList, GroupDescription, GroupSummary,
-    OffsetReply, Page, ProduceReply, ProduceRequest, ReadRequest, Status, TopicDescription,
-    TopicSummary,
+    CreateTopic, GroupDescription, GroupSummary, OffsetReply, Page, ProduceReply, ProduceRequest,
+    ReadRequest, Status, TopicDescription, TopicSummary,
 };
 
 /// Body of a request, bytes.
@@ -33,10 +33,10 @@ pub const WAIT_MAX: Duration = Duration::from_secs(20);
 /// How often a long poll looks again.
 const WAIT_STEP: Duration = Duration::from_millis(20);
 
-type Shared = State<Arc<Console>>;
-type Reply<T> = Result<Json<T>, Error>;
-type Wanted<T> = Result<Path<T>, PathRejection>;
-type Asked<T> = Result<Query<T>, QueryRejection>;
+pub(super) type Shared = State<Arc<Console>>;
+pub(super) type Reply<T> = Result<Json<T>, Error>;
+pub(super) type Wanted<T> = Result<Path<T>, PathRejection>;
+pub(super) type Asked<T> = Result<Query<T>, QueryRejection>;
 
 /// All routes behind the guard; also an unknown route and a wrong method need the token.
 pub(super) fn router(console: Arc<Console>, guarded: Guarded) -> Router {
@@ -59,10 +59,8 @@ pub(super) fn described() -> (Router<Arc<Console>>, OpenApi) {
         .routes(routes!(offset))
         .routes(routes!(groups))
         .routes(routes!(group))
-        .routes(routes!(dead_letters))
-        .routes(routes!(dead_letter))
-        .routes(routes!(dead_letter_at))
         .routes(routes!(openapi_json))
+        .merge(letters::routes::described())
         .split_for_parts()
 }
 
@@ -205,48 +203,6 @@ async fn group(State(console): Shared, path: Wanted<String>) -> Reply<GroupDescr
 
 #[utoipa::path(
     get,
-    path = "/v1/dlq",
-    params(DeadLetterFilter),
-    responses((status = OK, body = DeadLetterList, description = "dead letters, newest first")),
-)]
-async fn dead_letters(
-    State(console): Shared,
-    query: Asked<DeadLetterFilter>,
-) -> Reply<DeadLetterList> {
-    let filter = query_of(query)?;
-    answer(console, move |console| console.dead_letters(&filter)).await
-}
-
-#[utoipa::path(
-    get,
-    path = "/v1/dlq/{id}",
-    params(("id" = String, Path)),
-    responses((status = OK, body = DeadLetter, description = "the newest dead letter with this ID")),
-)]
-async fn dead_letter(State(console): Shared, path: Wanted<String>) -> Reply<DeadLetter> {
-    let id = path_of(path)?;
-    answer(console, move |console| console.dead_letter(&id)).await
-}
-
-#[utoipa::path(
-    get,
-    path = "/v1/dlq/{topic}/{partition}/{offset}",
-    params(("topic" = String, Path), ("partition" = u32, Path), ("offset" = u64, Path)),
-    responses((status = OK, body = DeadLetter, description = "the dead letter at this place")),
-)]
-async fn dead_letter_at(
-    State(console): Shared,
-    path: Wanted<(String, u32, u64)>,
-) -> Reply<DeadLetter> {
-    let (topic, partition, offset) = path_of(path)?;
-    answer(console, move |console| {
-        console.dead_letter_at(&topic, partition, offset)
-    })
-    .await
-}
-
-#[utoipa::path(
-    get,
     path = "/openapi.json",
     responses((status = OK, description = "this description, OpenAPI 3.1")),
 )]
@@ -271,7 +227,7 @@ async fn wrong_method() -> Error {
 }
 
 /// Runs `ask` on a thread that may block: the log reads from disk and waits for fsync.
-async fn answer<T: Send + 'static>(
+pub(super) async fn answer<T: Send + 'static>(
     console: Arc<Console>,
     ask: impl FnOnce(&Console) -> Result<T, Error> + Send + 'static,
 ) -> Reply<T> {
@@ -284,18 +240,18 @@ async fn answer<T: Send + 'static>(
     }
 }
 
-fn path_of<T>(path: Wanted<T>) -> Result<T, Error> {
+pub(super) fn path_of<T>(path: Wanted<T>) -> Result<T, Error> {
     path.map(|Path(value)| value)
         .map_err(|why| Error::new(Code::Invalid, format!("the path: {}", why.body_text()), ""))
 }
 
-fn query_of<T>(query: Asked<T>) -> Result<T, Error> {
+pub(super) fn query_of<T>(query: Asked<T>) -> Result<T, Error> {
     query
         .map(|Query(value)| value)
         .map_err(|why| Error::new(Code::Invalid, format!("the query: {}", why.body_text()), ""))
 }
 
-fn json_of<T: DeserializeOwned>(
+pub(super) fn json_of<T: DeserializeOwned>(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<T, Error> {

@@ -2,7 +2,9 @@
 //! `plugin/`, `host/`); they only read arguments and show answers.
 
 mod access;
+mod audit;
 mod build;
+mod confirm;
 mod consume;
 mod dlq;
 mod error;
@@ -16,6 +18,7 @@ mod produce;
 mod record;
 mod run;
 mod schema;
+mod show;
 mod status;
 mod text;
 mod topics;
@@ -78,9 +81,13 @@ enum Command {
     /// List and describe consumer groups
     #[command(subcommand)]
     Groups(groups::Groups),
-    /// List and show dead letters
+    /// Dead letters: look at them, try a fix on them, send them back, close them
     #[command(subcommand)]
     Dlq(dlq::Dlq),
+    /// One message in full, and what the host knows of it
+    Show(show::Show),
+    /// What was changed by hand, by whom and why
+    Audit(audit::Audit),
 }
 
 /// The data directory a command works on.
@@ -129,6 +136,8 @@ fn run(cli: Cli, out: &mut Out) -> Result<(), Error> {
         Command::Consume(command) => consume::run(&command, &place, out),
         Command::Groups(command) => groups::run(&command, &place, out),
         Command::Dlq(command) => dlq::run(command, &place, out),
+        Command::Show(command) => show::run(&command, &place, out),
+        Command::Audit(command) => audit::run(&command, &place, out),
     }
 }
 

@@ -13,6 +13,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use crate::admin::console::Console;
+use crate::admin::letters::runner::Runner;
 use crate::admin::ports::{self, Ports};
 use crate::admin::token::Token;
 use crate::config::valid::Config;
@@ -77,6 +78,7 @@ pub struct Host {
     lifetime: Lifetime,
     pipelines: Vec<Running>,
     ports: Ports,
+    redrives: Runner,
     shutdown_timeout: Duration,
 }
 
@@ -138,14 +140,14 @@ impl<'c> Opened<'c> {
             .iter()
             .map(|pipeline| Arc::clone(&pipeline.watch))
             .collect();
-        let console = Console::new(log.clone(), move || {
+        let console = Arc::new(Console::new(log.clone(), move || {
             watches.iter().map(|watch| watch.snapshot()).collect()
-        });
+        }));
         let ports = Ports::open(
             &config.host.data_dir,
             admin_port(&config.host)?,
             config.host.health_listen,
-            Arc::new(console),
+            Arc::clone(&console),
             metrics.clone(),
         )?;
         // From here on messages may be lost in a call: an end without `stop` is an unclean one.
@@ -155,6 +157,7 @@ impl<'c> Opened<'c> {
             .into_iter()
             .map(|one| one.start(&log, &metrics, lifetime.is_suspect(), Arc::clone(&alone)))
             .collect::<Result<Vec<_>, _>>()?;
+        let redrives = Runner::start(console).map_err(Error::Thread)?;
         tracing::info!(
             pipelines = pipelines.len(),
             ms = begun.elapsed().as_millis() as u64,
@@ -165,6 +168,7 @@ impl<'c> Opened<'c> {
             lifetime,
             pipelines,
             ports,
+            redrives,
             shutdown_timeout: config.host.shutdown_timeout,
         })
     }
@@ -219,8 +223,10 @@ impl Host {
             lifetime,
             pipelines,
             ports,
+            redrives,
             shutdown_timeout,
         } = self;
+        redrives.stop();
         let ended = drain(pipelines, shutdown_timeout, hurry);
         ports.close();
         // A call that was cut off did not end this host; that it was stopped in order is what counts.

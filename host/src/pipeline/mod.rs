@@ -13,8 +13,8 @@ pub mod offsets;
 pub mod output;
 pub mod overlay;
 pub mod plan;
-pub mod run;
 pub mod returned;
+pub mod run;
 mod settle;
 pub mod settlement;
 #[cfg(test)]

@@ -112,7 +112,13 @@ impl Returned {
             dead_letter_id: fields.text(DEAD_LETTER_ID)?.map(str::to_owned),
         };
         let headers = original;
-        Ok((returned, MessageRef { headers, ..*message }))
+        Ok((
+            returned,
+            MessageRef {
+                headers,
+                ..*message
+            },
+        ))
     }
 }
 
@@ -224,7 +230,9 @@ pub fn step_for(ladder: &[u64], delay: Duration) -> Option<usize> {
 
 /// Rounded up: no wait is shorter than asked for.
 fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).max(1)
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000))
+        .unwrap_or(u64::MAX)
+        .max(1)
 }
 
 #[cfg(test)]
@@ -306,7 +314,10 @@ mod tests {
 
     #[test]
     fn a_name_says_the_delay_and_gives_it_back() {
-        assert_eq!(retry_topic("orders", "email", 30_000), "orders.email.retry.30s");
+        assert_eq!(
+            retry_topic("orders", "email", 30_000),
+            "orders.email.retry.30s"
+        );
         assert_eq!(redrive_topic("orders", "email"), "orders.email.redrive");
         for delay in [1, 200, 999, 1_000, 1_500, 60_000, 90_000, 3_600_000] {
             for group in ["email", "a.group.with.dots"] {
@@ -315,7 +326,12 @@ mod tests {
                 assert_eq!(delay_of(&name, "orders.v1", "other"), None);
             }
         }
-        for other in ["orders.email.retry", "orders.email.retry.", "orders.email.retry.30x", "orders.email.redrive"] {
+        for other in [
+            "orders.email.retry",
+            "orders.email.retry.",
+            "orders.email.retry.30x",
+            "orders.email.redrive",
+        ] {
             assert_eq!(delay_of(other, "orders", "email"), None, "{other}");
         }
     }
@@ -338,7 +354,10 @@ mod tests {
             ladder(&backoff(500, 1.0, 60_000)).unwrap(),
             [500, 60_000, 600_000, 3_600_000]
         );
-        assert_eq!(ladder(&backoff(24 * 3_600_000, 2.0, 24 * 3_600_000)).unwrap(), [24 * 3_600_000]);
+        assert_eq!(
+            ladder(&backoff(24 * 3_600_000, 2.0, 24 * 3_600_000)).unwrap(),
+            [24 * 3_600_000]
+        );
     }
 
     #[test]
@@ -352,7 +371,10 @@ mod tests {
     fn a_delay_is_rounded_up_to_a_step() {
         let ladder = [200, 800, 60_000];
         let step = |ms| step_for(&ladder, Duration::from_millis(ms)).unwrap();
-        assert_eq!([step(0), step(200), step(201), step(800), step(59_999)], [0, 0, 1, 1, 2]);
+        assert_eq!(
+            [step(0), step(200), step(201), step(800), step(59_999)],
+            [0, 0, 1, 1, 2]
+        );
         assert_eq!(step(7_200_000), 2);
         assert_eq!(step_for(&[], Duration::ZERO), None);
     }
