@@ -10,6 +10,7 @@ pub const POINTS: &[&str] = &[
     "before_call",
     "after_call",
     "judged",
+    "put_aside",
     "dead_letter_built",
     "before_submit",
     "before_write",

@@ -145,6 +145,7 @@ impl Console {
                     topic: topic.name.clone(),
                     partitions: topic.spec.partitions.get(),
                     messages: self.messages(topic)?,
+                    internal: topic.spec.internal,
                 })
             })
             .collect()
@@ -179,6 +180,16 @@ impl Console {
     /// Writes all records or none; durable on return, in order within each partition.
     pub fn produce(&self, topic: &str, records: &[Record]) -> Result<ProduceReply, Error> {
         let topic = self.known_topic(topic)?;
+        if topic.spec.internal {
+            return Err(Error::new(
+                Code::Invalid,
+                format!(
+                    "{} is an internal topic: only a host writes to it",
+                    topic.name
+                ),
+                "produce to the topic that the pipeline reads; dead letters come back by `wasmill dlq redrive`",
+            ));
+        }
         if records.len() > PRODUCE_RECORDS_MAX {
             return Err(Error::new(
                 Code::TooLarge,

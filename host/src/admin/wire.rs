@@ -130,6 +130,9 @@ pub struct TopicSummary {
     pub topic: String,
     pub partitions: u32,
     pub messages: u64,
+    /// Only a host writes to it: messages on their way back to a pipeline.
+    #[serde(default)]
+    pub internal: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -16,6 +16,9 @@ use crate::admin::wire::{CreateTopic, TopicDescription};
 pub(super) enum Topics {
     /// All topics and how many messages they keep
     List {
+        /// Also those in which a host keeps messages on their way back to a pipeline
+        #[arg(short, long)]
+        all: bool,
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
@@ -47,7 +50,7 @@ pub(super) struct Create {
 
 pub(super) fn run(command: Topics, place: &Place, out: &mut Out) -> Result<(), Error> {
     match command {
-        Topics::List { output } => list(place, output, out),
+        Topics::List { all, output } => list(place, all, output, out),
         Topics::Create(create) => make(create, place, out),
         Topics::Describe { topic, output } => {
             let topic = place.streams(IfAbsent::Refuse)?.topic(&topic)?;
@@ -59,8 +62,9 @@ pub(super) fn run(command: Topics, place: &Place, out: &mut Out) -> Result<(), E
     }
 }
 
-fn list(place: &Place, output: Format, out: &mut Out) -> Result<(), Error> {
-    let topics = place.streams(IfAbsent::Refuse)?.topics()?;
+fn list(place: &Place, all: bool, output: Format, out: &mut Out) -> Result<(), Error> {
+    let mut topics = place.streams(IfAbsent::Refuse)?.topics()?;
+    topics.retain(|topic| all || !topic.internal);
     if output == Format::Json {
         return out.json(&topics);
     }

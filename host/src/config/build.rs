@@ -5,11 +5,13 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use super::check::Checked;
+use super::ladder;
 use super::problem::{Code, Place, Problems};
 use super::valid::{
     Allow, Backoff, By, Config, DeadLetter, Delivery, Durability, Format, Handler, Host,
     Idempotency, IfMissing, Isolation, Limits, NullKey, OnDeadLetter, OnDuplicate, OnLostOffset,
-    Ordering, Output, Pipeline, Retry, SecretName, Source, Start, StateGrant, Tls, Window,
+    Ordering, Output, Pipeline, Retry, RetryMode, SecretName, Source, Start, StateGrant, Tls,
+    Window,
 };
 
 /// A pipeline with what later checks point at.
@@ -107,6 +109,9 @@ pub(super) fn pipeline(
         .get("ordering")
         .and_then(|value| ordering(value, problems));
     let retry = block.get("retry").and_then(|value| retry(value, problems));
+    if let (Some(retry), Some(ordering), Some(written)) = (retry, ordering, block.get("retry")) {
+        deferred(&retry, ordering, written, problems);
+    }
     let idempotency = block
         .optional("idempotency", Some)
         .and_then(|value| match value {
@@ -258,7 +263,12 @@ fn retry(block: &Checked, problems: &mut Problems) -> Option<Retry> {
             "raise the one or lower the other",
         );
     }
+    let mode = match block.get("mode")?.choice()? {
+        "deferred" => RetryMode::Deferred,
+        _ => RetryMode::Inline,
+    };
     Some(Retry {
+        mode,
         max_attempts: block.get("max_attempts")?.nonzero()?,
         max_elapsed: block.optional("max_elapsed", Checked::duration)?,
         backoff: Backoff {
@@ -267,6 +277,38 @@ fn retry(block: &Checked, problems: &mut Problems) -> Option<Retry> {
             max_interval: max?,
         },
     })
+}
+
+/// What deferred retries need: that order may be given up, and few different waits.
+fn deferred(retry: &Retry, ordering: Ordering, written: &Checked, problems: &mut Problems) {
+    let Some(place) = written.place_of("mode").or(written.place.as_ref()) else {
+        return;
+    };
+    if retry.mode == RetryMode::Inline {
+        if written.get("relaxed").and_then(Checked::bool) == Some(true) {
+            let help = "add `mode: deferred`, or leave `relaxed` out";
+            let message = "`relaxed` means something with `mode: deferred` only";
+            problems.error(Code::Conflict, place, message, help);
+        }
+        return;
+    }
+    let relaxed = written.get("relaxed").and_then(Checked::bool) == Some(true);
+    if ordering.by != By::None && !relaxed {
+        problems.error(
+            Code::Conflict,
+            place,
+            "deferred retries break the order of a lane: messages overtake one that is put aside",
+            "use `ordering: { by: none }`, or say `relaxed: true` under `retry` if later messages may go first",
+        );
+    }
+    if let Err(steps) = ladder::ladder(&retry.backoff) {
+        let message = format!(
+            "the backoff has {steps} different waits or more; deferred retries keep a topic for each and take at most {}",
+            ladder::STEPS_MAX
+        );
+        let help = "raise `multiplier` or `initial_interval`, or lower `max_interval`";
+        problems.error(Code::Conflict, place, message, help);
+    }
 }
 
 fn idempotency(block: &Checked, problems: &mut Problems) -> Option<Idempotency> {

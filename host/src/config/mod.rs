@@ -10,6 +10,7 @@ mod build;
 mod check;
 mod fields;
 mod files;
+pub mod ladder;
 mod literal;
 mod problem;
 mod read;

@@ -165,10 +165,21 @@ pub enum OnDeadLetter {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Retry {
+    pub mode: RetryMode,
     /// Counts the first try. Default 5.
     pub max_attempts: NonZeroU32,
     pub max_elapsed: Option<Duration>,
     pub backoff: Backoff,
+}
+
+/// Where a message waits for its next attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RetryMode {
+    /// In its lane.
+    #[default]
+    Inline,
+    /// In an internal topic; later messages of its lane go on (§5.2).
+    Deferred,
 }
 
 /// Exponential with full jitter: wait a random time in 0..=min(max, initial × multiplier^(n-1)).

@@ -3,6 +3,7 @@
 
 mod clock;
 mod lifetime;
+mod returns;
 mod start;
 mod state_view;
 mod table;

@@ -14,7 +14,7 @@ use crate::pipeline::dead_letter;
 use crate::pipeline::offsets::{Progress, SPAN_MAX};
 use crate::pipeline::output::HeaderRule;
 use crate::pipeline::overlay::{Overlay, StoredBytes};
-use crate::pipeline::plan::{Plan, PlanOutput, SourceTopic};
+use crate::pipeline::plan::{Plan, PlanOutput, Role, SourceTopic};
 use crate::pipeline::run::{Assignment, Control, Halt, Parts, Worker};
 use crate::pipeline::snapshot::State;
 use crate::plugin::{self, Engine, Plugin};
@@ -22,6 +22,7 @@ use crate::telemetry::metrics::{Metrics, PipelineMetrics};
 
 use super::Error;
 use super::clock::System;
+use super::returns;
 use super::state_view::{LogState, Usage};
 use super::table::LogTable;
 use super::watch::{Watch, WorkerWatch};
@@ -42,9 +43,11 @@ pub(super) struct Running {
     replay_until: Vec<(String, u32, u64)>,
 }
 
-/// A partition of a source topic and where its group stands.
+/// A partition and where its group stands.
 struct Place {
     topic: u16,
+    /// Of a topic of messages that come back: the place of the partition they came from.
+    origin: Option<usize>,
     number: u32,
     id: PartitionId,
     progress: Progress,
@@ -143,12 +146,17 @@ impl<'c> Prepared<'c> {
         let sources = source_topics(pipeline, config, log)?;
         let mut targets: Vec<Arc<Topic>> = Vec::new();
         let outputs = outputs(pipeline, config, log, &mut targets)?;
-        let topics = dead_letters(pipeline, config, log, &sources, &mut targets)?;
+        let mut topics = dead_letters(pipeline, config, log, &sources, &mut targets)?;
         let group = log.group(&pipeline.source.consumer_group)?;
-        let places = places(pipeline, log, group, &sources)?;
+        let mut read = sources;
+        let returns = returns::topics(pipeline, log, group, &read, &mut topics, &mut targets)?;
+        read.extend(returns);
+        let places = places(pipeline, log, group, &read, &topics)?;
         let plan = Arc::new(plan(pipeline, &plugin, topics, outputs));
+        // Partitions of what comes back go with those of their source.
+        let sources = places.iter().filter(|place| place.origin.is_none());
         let workers = (pipeline.handler.concurrency.get() as usize)
-            .min(places.len())
+            .min(sources.count())
             .max(1);
         let watch = Arc::new(Watch::new(
             &plan.pipeline,
@@ -179,6 +187,7 @@ impl<'c> Prepared<'c> {
         let replay_until = self
             .places
             .iter()
+            .filter(|place| place.replay_until > place.progress.committed)
             .filter_map(|place| {
                 let topic = self.plan.topics.get(usize::from(place.topic))?;
                 Some((topic.name.clone(), place.number, place.replay_until))
@@ -187,6 +196,7 @@ impl<'c> Prepared<'c> {
         let count = self.workers;
         let mut shares: Vec<Vec<Place>> = (0..count).map(|_| Vec::new()).collect();
         for (index, place) in self.places.into_iter().enumerate() {
+            let index = place.origin.unwrap_or(index);
             if let Some(share) = shares.get_mut(index % count) {
                 share.push(place);
             }
@@ -419,6 +429,14 @@ fn topic(
     like: Option<&Topic>,
 ) -> Result<Arc<Topic>, Error> {
     if let Some(topic) = log.topic(name) {
+        if topic.spec.internal {
+            return Err(Error::Pipeline {
+                pipeline: pipeline.name.clone(),
+                why: format!(
+                    "`{name}` is an internal topic, in which a host keeps messages on their way back to a pipeline; name another"
+                ),
+            });
+        }
         return Ok(topic);
     }
     let Some(partitions) = config.host.create_topics else {
@@ -437,7 +455,7 @@ fn topic(
     Ok(log.create_topic(&spec)?)
 }
 
-fn target(targets: &mut Vec<Arc<Topic>>, topic: Arc<Topic>) -> u16 {
+pub(super) fn target(targets: &mut Vec<Arc<Topic>>, topic: Arc<Topic>) -> u16 {
     let known = targets.iter().position(|other| other.id == topic.id);
     let index = known.unwrap_or_else(|| {
         targets.push(topic);
@@ -495,8 +513,10 @@ fn dead_letters(
             }
             Ok(SourceTopic {
                 name: source.name.clone(),
+                role: Role::Source,
                 hash: crate::pipeline::correlation::topic_hash(&source.name),
                 dead_letter: target(targets, letters),
+                steps: Vec::new(),
             })
         })
         .collect()
@@ -507,11 +527,14 @@ fn places(
     pipeline: &Pipeline,
     log: &Log,
     group: GroupId,
-    sources: &[Arc<Topic>],
+    read: &[Arc<Topic>],
+    topics: &[SourceTopic],
 ) -> Result<Vec<Place>, Error> {
-    let mut places = Vec::new();
+    let mut places: Vec<Place> = Vec::new();
     let mut commit = Commit::default();
-    for (index, source) in sources.iter().enumerate() {
+    for (index, (source, described)) in read.iter().zip(topics).enumerate() {
+        let of = described.origin(index as u16);
+        let is_source = described.role == Role::Source;
         for (number, id) in source.partitions.iter().enumerate() {
             let progress = match log.progress(group, *id)? {
                 Some(bytes) => Progress::decode(&bytes).map_err(|error| Error::Pipeline {
@@ -523,7 +546,10 @@ fn places(
                 })?,
                 None => {
                     let progress = Progress {
-                        committed: start(pipeline.source.start, log, *id)?,
+                        committed: match is_source {
+                            true => start(pipeline.source.start, log, *id)?,
+                            false => log.earliest(*id)?,
+                        },
                         ..Progress::default()
                     };
                     let mut value = Vec::new();
@@ -538,8 +564,12 @@ fn places(
             };
             let window_end = progress.committed + SPAN_MAX;
             let replay_until = window_end.min(log.end(*id)?);
+            let origin = places
+                .iter()
+                .position(|place| place.topic == of && place.number == number as u32);
             places.push(Place {
                 topic: index as u16,
+                origin: origin.filter(|_| !is_source),
                 number: number as u32,
                 id: *id,
                 progress,

@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustc_hash::FxHashMap;
 
 use super::KeyHash;
-use super::completion::Completion;
+use super::completion::{Completion, Status};
 
 /// Locks; a power of two. Workers are as many as cores, so two rarely want the same one.
 const SHARDS: usize = 64;
@@ -105,12 +105,13 @@ impl Claims {
 
     /// Claims a key for a delivery. What is in memory decides; else `stored`, the table's answer, which is
     /// asked under the key's lock: it must hold everything that was reported `durable`. An error of it
-    /// changes nothing.
+    /// changes nothing. `reopens`: a failure does not count as processed (§7.5).
     pub fn claim<E>(
         &self,
         hash: KeyHash,
         fingerprint: u64,
         owner: Owner,
+        reopens: bool,
         now_ms: i64,
         stored: impl FnOnce() -> Result<Option<Completion>, E>,
     ) -> Result<Claim, E> {
@@ -119,7 +120,11 @@ impl Claims {
         let slot = shard.entry(hash);
         let entry = match slot {
             Slot::Vacant(vacant) => {
-                let live = stored()?.filter(|completion| completion.expires_at_ms > now_ms);
+                let stands = |completion: &Completion| {
+                    completion.expires_at_ms > now_ms
+                        && !(reopens && completion.status == Status::Failed)
+                };
+                let live = stored()?.filter(stands);
                 if let Some(completion) = live {
                     return Ok(answer(&completion, fingerprint));
                 }
@@ -142,11 +147,15 @@ impl Claims {
                 completion,
                 waited,
             } if *other != owner && completion.expires_at_ms > now_ms => {
-                if other.worker == owner.worker {
+                if other.worker != owner.worker {
+                    *waited = true;
+                    return Ok(Claim::Wait);
+                }
+                if !(reopens && completion.status == Status::Failed) {
                     return Ok(answer(completion, fingerprint));
                 }
-                *waited = true;
-                return Ok(Claim::Wait);
+                let waited = false;
+                entry.state = State::InProgress { owner, waited };
             }
             // Itself before (its settlement was not made, or the host would know it as finished), or
             // expired. Who waits goes on waiting for the new claim.

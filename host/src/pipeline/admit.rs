@@ -1,7 +1,7 @@
 //! Admit and deduplicate: which deliveries make the next call. Due lanes first, then fresh messages,
 //! each through the stages of §2.1 that come before the call.
 
-use crate::config::valid::{Format, IfMissing, OnLostOffset};
+use crate::config::valid::{By, Format, IfMissing, NullKey, OnLostOffset};
 use crate::connector::{Connector, ReadError};
 use crate::expression;
 use crate::faults;
@@ -13,7 +13,9 @@ use crate::pipeline::counts::Observer;
 use crate::pipeline::handler::Handler;
 use crate::pipeline::lane::{LaneKey, Until, lane_of};
 use crate::pipeline::offsets::Admission;
-use crate::pipeline::run::{CALL_BYTES_MAX, Claimed, Clock, Entry, Halt, Work, Worker};
+use crate::pipeline::plan::Role;
+use crate::pipeline::returned::Returned;
+use crate::pipeline::run::{CALL_BYTES_MAX, Claimed, Clock, Entry, Halt, PutAside, Work, Worker};
 use crate::pipeline::verdict::Reason;
 use crate::pipeline::window::Delivery;
 use crate::plugin::frame::Call;
@@ -35,6 +37,19 @@ enum Stage {
     Wait,
     /// The table cannot be read now.
     Later(String),
+}
+
+/// A message before its call.
+pub(super) struct Looked<'m> {
+    pub(super) message: MessageRef<'m>,
+    /// From which it came first: the index among the plan's topics.
+    pub(super) topic: u16,
+    /// In that topic.
+    pub(super) offset: u64,
+    pub(super) correlation: Correlation,
+    pub(super) returned: Option<Box<Returned>>,
+    /// It lies in an internal topic and was not put there by a host.
+    pub(super) unreadable: Option<String>,
 }
 
 /// What taking the next fresh message of a partition came to.
@@ -130,9 +145,12 @@ where
     }
 
     fn take_fresh(&mut self, index: usize) -> Result<Taken, Halt> {
-        if !self.fill(index)? {
+        if self.is_put_aside(index) || !self.fill(index)? {
             return Ok(Taken::Empty);
         }
+        let Some(before) = self.attempts_before(index) else {
+            return Ok(Taken::Empty);
+        };
         let Some(partition) = self.partitions.get_mut(index) else {
             return Ok(Taken::Empty);
         };
@@ -150,8 +168,8 @@ where
             return Ok(Taken::Empty);
         };
         let attempts = match partition.offsets.admit(offset) {
-            Admission::Fresh => 0,
-            Admission::Again { attempts } => attempts,
+            Admission::Fresh => before,
+            Admission::Again { attempts } => attempts.max(before),
             Admission::Full => return Ok(Taken::Empty),
             Admission::Done => {
                 partition.window.advance(index as u32, 0, false);
@@ -173,6 +191,43 @@ where
             self.enter(lane, delivery);
         }
         Ok(Taken::Yes)
+    }
+
+    /// The head of the partition is known not to be due yet.
+    fn is_put_aside(&self, index: usize) -> bool {
+        let partition = self.partitions.get(index);
+        let head = partition.and_then(|partition| partition.put_aside);
+        head.is_some_and(|head| head.due_ms > self.now_ms())
+    }
+
+    /// Attempts of the next message before it came to this topic; `None` when it is not due yet, and then
+    /// nothing of it stays in memory.
+    fn attempts_before(&mut self, index: usize) -> Option<u32> {
+        let now_ms = self.now_ms();
+        let partition = self.partitions.get_mut(index)?;
+        let topic = self.plan.topics.get(usize::from(partition.topic))?;
+        if topic.role == Role::Source {
+            return Some(0);
+        }
+        let next = partition.window.peek()?;
+        let offset = next.offset;
+        let (returned, _) = Returned::read(&next.message).ok().unzip();
+        if let (Role::Retries { delay_ms, .. }, Some(returned)) = (topic.role, &returned)
+            && partition.put_aside.is_none_or(|head| head.offset != offset)
+        {
+            // No longer than the topic's delay from when it is first seen, wherever the clock went.
+            let left_ms = returned.due_ms.saturating_sub(self.unix_ms);
+            let left_ms = left_ms.min(i64::try_from(delay_ms).unwrap_or(i64::MAX));
+            if left_ms > 0 {
+                partition.put_aside = Some(PutAside {
+                    offset,
+                    due_ms: now_ms.saturating_add(left_ms),
+                });
+                partition.window.forget();
+                return None;
+            }
+        }
+        Some(returned.map_or(0, |returned| returned.attempts))
     }
 
     /// Makes the next message of the partition available, within the window's bounds.
@@ -261,17 +316,22 @@ where
 
     /// Takes a delivery through the stages before the call.
     fn enter(&mut self, lane: LaneKey, delivery: Delivery) {
-        let Some((message, correlation)) = self.look(&delivery) else {
+        let Some(looked) = self.look(&delivery) else {
             return;
         };
         faults::point("received");
-        let stage = self.stages(&delivery, &message);
+        let stage = match &looked.unreadable {
+            None => self.stages(&delivery, &looked),
+            Some(why) => Stage::Enter(Work::Refuse(Reason::Undecodable, why.clone()), None),
+        };
+        let (correlation, returned) = (looked.correlation, looked.returned);
         match stage {
             Stage::Enter(work, claim) => {
                 // The table answered.
                 self.blocked = None;
                 self.add(Entry {
                     delivery,
+                    returned,
                     work,
                     correlation,
                     claim,
@@ -290,9 +350,7 @@ where
     }
 
     fn add(&mut self, mut entry: Entry) {
-        if matches!(entry.work, Work::Call)
-            && !self.enter_frame(&entry.delivery, &entry.correlation, entry.claim.is_some())
-        {
+        if matches!(entry.work, Work::Call) && !self.enter_frame(&entry) {
             entry.work = Work::Refuse(Reason::ExpressionFailed, KEY_TOO_LONG.to_owned());
         }
         self.entries.push(entry);
@@ -309,21 +367,45 @@ where
         self.lanes.insert(lane, delivery);
     }
 
-    fn look(&self, delivery: &Delivery) -> Option<(MessageRef<'_>, Correlation)> {
+    /// The message as it came first, and from where.
+    pub(super) fn look(&self, delivery: &Delivery) -> Option<Looked<'_>> {
         let partition = self.partitions.get(delivery.partition as usize)?;
         let message = partition.window.message(delivery)?;
         let topic = self.plan.topics.get(usize::from(partition.topic))?;
-        let correlation = Correlation::of(
-            &message.headers,
-            topic.hash,
+        let mut looked = Looked {
+            message,
+            topic: topic.origin(partition.topic),
+            offset: delivery.offset,
+            correlation: Correlation::InMessage,
+            returned: None,
+            unreadable: None,
+        };
+        if topic.role != Role::Source {
+            match Returned::read(&message) {
+                Ok((returned, original)) => {
+                    looked.message = original;
+                    looked.offset = returned.origin_offset;
+                    looked.returned = Some(Box::new(returned));
+                }
+                Err(why) => {
+                    looked.topic = partition.topic;
+                    looked.unreadable = Some(format!("a message of `{}`: {why}", topic.name));
+                }
+            }
+        }
+        let origin = self.plan.topics.get(usize::from(looked.topic))?;
+        looked.correlation = Correlation::of(
+            &looked.message.headers,
+            origin.hash,
             partition.number,
-            delivery.offset,
+            looked.offset,
         );
-        Some((message, correlation))
+        Some(looked)
     }
 
     /// Decode → idempotency, in the order of §2.1.
-    fn stages(&self, delivery: &Delivery, message: &MessageRef<'_>) -> Stage {
+    fn stages(&self, delivery: &Delivery, looked: &Looked<'_>) -> Stage {
+        let message = &looked.message;
         let policy = self.plan.idempotency.as_ref();
         // A key that was found by a scan of the whole document is proof enough.
         let proved = policy.is_some_and(|policy| policy.key.proves_json());
@@ -331,7 +413,7 @@ where
             return Stage::Enter(refused, None);
         }
         let stage = match policy {
-            Some(_) => self.deduplicate(delivery, message, proved),
+            Some(_) => self.deduplicate(delivery, looked, proved),
             None => Stage::Enter(Work::Call, None),
         };
         match stage {
@@ -371,7 +453,8 @@ where
     }
 
     /// `unchecked`: nobody has looked yet whether the payload is of the declared format.
-    fn deduplicate(&self, delivery: &Delivery, message: &MessageRef<'_>, unchecked: bool) -> Stage {
+    fn deduplicate(&self, delivery: &Delivery, looked: &Looked<'_>, unchecked: bool) -> Stage {
+        let message = &looked.message;
         let (Some(policy), Some(claims), Some(table)) =
             (&self.plan.idempotency, &self.claims, &self.table)
         else {
@@ -406,9 +489,13 @@ where
             offset: delivery.offset,
         };
         let now = self.unix_ms;
-        match claims.claim(hash, fingerprint, owner, now, || {
-            table.completion(hash, now)
-        }) {
+        // A dead letter that was sent back is not a duplicate of its own failure (§7.5).
+        let reopens = looked
+            .returned
+            .as_ref()
+            .is_some_and(|r| r.redrive_count > 0);
+        let stored = || table.completion(hash, now);
+        match claims.claim(hash, fingerprint, owner, reopens, now, stored) {
             Ok(Claim::Taken(fence)) => {
                 faults::point("claimed");
                 Stage::Enter(
@@ -435,12 +522,12 @@ where
         let (Some(policy), Some(_)) = (&self.plan.idempotency, &entry.claim) else {
             return;
         };
-        let Some((message, _)) = self.look(&entry.delivery) else {
+        let Some(looked) = self.look(&entry.delivery) else {
             return;
         };
         if policy
             .key
-            .evaluate(&message, &mut self.key.borrow_mut())
+            .evaluate(&looked.message, &mut self.key.borrow_mut())
             .is_err()
         {
             // It evaluated before over the same bytes.
@@ -452,27 +539,26 @@ where
     }
 
     /// False when the message does not fit a frame.
-    fn enter_frame(
-        &mut self,
-        delivery: &Delivery,
-        correlation: &Correlation,
-        claimed: bool,
-    ) -> bool {
+    fn enter_frame(&mut self, entry: &Entry) -> bool {
+        let delivery = &entry.delivery;
         let Some(partition) = self.partitions.get(delivery.partition as usize) else {
             return false;
         };
         let Some(message) = partition.window.message(delivery) else {
             return false;
         };
+        let message = original(message, entry);
+        let topics = &self.plan.topics;
+        let topic = topics.get(usize::from(partition.topic));
         let key = self.key.borrow();
         self.batch.push(&Call {
-            topic: partition.topic,
+            topic: topic.map_or(partition.topic, |topic| topic.origin(partition.topic)),
             partition: partition.number,
-            offset: delivery.offset,
+            offset: entry.offset(),
             message,
             attempt: delivery.attempts + 1,
-            correlation_id: correlation.text(&message.headers),
-            idempotency_key: claimed.then(|| key_text(&key)),
+            correlation_id: entry.correlation.text(&message.headers),
+            idempotency_key: entry.claim.is_some().then(|| key_text(&key)),
         })
     }
 
@@ -484,7 +570,16 @@ where
             .window
             .message(delivery)
             .and_then(|message| message.key);
-        lane_of(self.plan.ordering, key, delivery.partition, delivery.offset)
+        // A message that came back stands in the lane it came from; one that waits for nobody does not.
+        let ordering = self.plan.ordering;
+        let is_free = ordering.by == By::None
+            || ordering.by == By::Key && key.is_none() && ordering.null_key == NullKey::None;
+        let lane = if is_free {
+            delivery.partition
+        } else {
+            partition.origin
+        };
+        lane_of(ordering, key, lane, delivery.offset)
     }
 
     /// A delivery whose turn did not come: it waits in its lane, uncharged.
@@ -500,6 +595,17 @@ where
         (self.clock.monotonic_ns() / 1_000_000) as i64
     }
 
+    /// `topic/partition@offset` from which the message came first, for the log.
+    pub(super) fn origin_place(&self, entry: &Entry) -> String {
+        let index = entry.delivery.partition as usize;
+        let origin = self.partitions.get(index).map(|partition| partition.origin);
+        let shown = match (&entry.returned, origin) {
+            (Some(_), Some(origin)) => origin as usize,
+            _ => index,
+        };
+        format!("{}@{}", self.place(shown), entry.offset())
+    }
+
     pub(super) fn place(&self, index: usize) -> String {
         let Some(partition) = self.partitions.get(index) else {
             return String::new();
@@ -511,6 +617,23 @@ where
             .map_or("", |topic| topic.name.as_str());
         format!("{topic}/{}", partition.number)
     }
+}
+
+impl Entry {
+    /// In the topic from which the message came first.
+    pub(super) fn offset(&self) -> u64 {
+        let returned = self.returned.as_ref();
+        returned.map_or(self.delivery.offset, |returned| returned.origin_offset)
+    }
+}
+
+/// The message of `entry` as it came first.
+pub(super) fn original<'m>(message: MessageRef<'m>, entry: &Entry) -> MessageRef<'m> {
+    if entry.returned.is_none() {
+        return message;
+    }
+    // It was read before.
+    Returned::read(&message).map_or(message, |(_, original)| original)
 }
 
 /// What has to agree between duplicates: chosen fields, or the whole payload.

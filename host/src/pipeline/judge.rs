@@ -1,17 +1,23 @@
 //! Judge: what each delivery of a call came to, in order, and what follows from it. The one `match` on
 //! a verdict in the whole host is here.
 
-use crate::config::valid::{Delivery as Guarantee, OnDeadLetter, OnDuplicate};
+use std::time::Duration;
+
+use crate::config::valid::{Delivery as Guarantee, OnDeadLetter, OnDuplicate, RetryMode};
 use crate::connector::Connector;
 use crate::faults;
 use crate::idempotency::completion::{Completion, Status};
+use crate::pipeline::admit::original;
 use crate::pipeline::counts::Observer;
 use crate::pipeline::dead_letter;
 use crate::pipeline::handler::Handler;
 use crate::pipeline::lane::Until;
+use crate::pipeline::letter_state;
 use crate::pipeline::output;
+use crate::pipeline::plan::{SourceTopic, Step};
+use crate::pipeline::returned::Returned;
 use crate::pipeline::run::{Clock, Entry, Halt, Work, Worker};
-use crate::pipeline::settlement::{CompletionWrite, StateWrite};
+use crate::pipeline::settlement::{CompletionWrite, LetterWrite, StateWrite};
 use crate::pipeline::stored;
 use crate::pipeline::verdict::{Reason, Report, Verdict, judge};
 use crate::plugin::frame::{Outcome, Outcomes, OutputIter};
@@ -125,10 +131,11 @@ where
         let attempt = entry.delivery.attempts + 1;
         let first = self.first_failed_ms(entry);
         let now = self.unix_ms;
-        let random = if matches!(report, Report::Success) {
-            0.0
-        } else {
-            self.clock.random()
+        let random = match (report, self.plan.retry.mode) {
+            (Report::Success, _) => 0.0,
+            // The ladder is the backoff without jitter.
+            (_, RetryMode::Deferred) => 1.0,
+            (_, RetryMode::Inline) => self.clock.random(),
         };
         match judge(
             report,
@@ -140,7 +147,7 @@ where
             random,
         ) {
             Verdict::Ack => self.ack(entry),
-            Verdict::RetryAt { delay } => self.retry(entry, report, delay.as_millis() as u64, now),
+            Verdict::RetryAt { delay } => self.try_again(entry, report, delay, now)?,
             Verdict::DeadLetter { reason } => self.dead_letter(entry, report, reason, now)?,
             Verdict::Discard => self.discard(entry, report),
             Verdict::Wait { delay } => self.wait(entry, report, delay.as_millis() as i64),
@@ -152,6 +159,10 @@ where
     fn first_failed_ms(&self, entry: &Entry) -> Option<i64> {
         if entry.delivery.attempts == 0 {
             return None;
+        }
+        let returned = entry.returned.as_ref();
+        if let Some(first) = returned.and_then(|returned| returned.first_failed_at_ms) {
+            return Some(first);
         }
         let partition = self.partitions.get(entry.delivery.partition as usize)?;
         partition
@@ -177,6 +188,7 @@ where
             }
         }
         self.complete(entry, Status::Completed);
+        self.conclude_letter(entry);
         self.finish(entry);
     }
 
@@ -200,7 +212,108 @@ where
             }
             _ => self.counts.skipped += 1,
         }
+        self.conclude_letter(entry);
         self.finish(entry);
+    }
+
+    /// In its lane, or put aside (§5.2).
+    fn try_again(
+        &mut self,
+        entry: &Entry,
+        report: &Report<'_>,
+        delay: Duration,
+        now_ms: i64,
+    ) -> Result<(), Halt> {
+        let Some((origin, step)) = self.step_of(entry, delay) else {
+            self.retry(entry, report, delay.as_millis() as u64, now_ms);
+            return Ok(());
+        };
+        self.counts.retries += 1;
+        self.log_failure(
+            entry,
+            report,
+            "the attempt failed; the message is put aside and tried again",
+            Some(step.delay_ms),
+        );
+        self.handler.discard();
+        self.put_aside(entry, origin, step, now_ms)?;
+        faults::point("put_aside");
+        if let (Some(claim), Some(claims)) = (&entry.claim, &self.claims) {
+            let _gone = claims.release(claim.hash, claim.fence);
+        }
+        self.finish(entry);
+        Ok(())
+    }
+
+    /// Where a message waits for its next attempt, when retries are deferred; and the topic it came from.
+    fn step_of(&self, entry: &Entry, delay: Duration) -> Option<(u16, Step)> {
+        let partition = self.partitions.get(entry.delivery.partition as usize)?;
+        let topic = self.plan.topics.get(usize::from(partition.topic))?;
+        let origin = topic.origin(partition.topic);
+        let step = self.plan.topics.get(usize::from(origin))?.step(delay)?;
+        Some((origin, step))
+    }
+
+    /// The attempt and the next try become durable with the message itself, in its new place.
+    fn put_aside(
+        &mut self,
+        entry: &Entry,
+        origin: u16,
+        step: Step,
+        now_ms: i64,
+    ) -> Result<(), Halt> {
+        let first_failed_at_ms = self.first_failed_ms(entry).unwrap_or(now_ms);
+        let Some(partition) = self.partitions.get(entry.delivery.partition as usize) else {
+            return Ok(());
+        };
+        let Some(message) = partition.window.message(&entry.delivery) else {
+            return Ok(());
+        };
+        let Some(topic) = self.plan.topics.get(usize::from(origin)) else {
+            return Ok(());
+        };
+        let returned = entry.returned.as_deref();
+        let known = Returned {
+            attempts: entry.delivery.attempts + 1,
+            due_ms: now_ms.saturating_add(i64::try_from(step.delay_ms).unwrap_or(i64::MAX)),
+            first_failed_at_ms: Some(first_failed_at_ms),
+            origin_topic: topic.name.clone(),
+            origin_partition: partition.number,
+            origin_offset: entry.offset(),
+            redrive_count: returned.map_or(0, |returned| returned.redrive_count),
+            dead_letter_id: returned.and_then(|returned| returned.dead_letter_id.clone()),
+        };
+        let Some(record) = known.record(&original(message, entry), &mut self.headers) else {
+            return Err(too_many_headers(
+                "deferred retry",
+                topic,
+                partition.number,
+                entry,
+            ));
+        };
+        self.settlement
+            .publish_to(step.target, partition.number, &record);
+        self.counts.publish(step.target);
+        Ok(())
+    }
+
+    /// A dead letter that was sent back is done with: its message is finished, or is a dead letter anew.
+    fn conclude_letter(&mut self, entry: &Entry) {
+        let Some(returned) = entry.returned.as_deref() else {
+            return;
+        };
+        if let Some(id) = &returned.dead_letter_id {
+            self.settlement.letters.push(LetterWrite {
+                id: id.clone(),
+                redrive_count: returned.redrive_count.saturating_sub(1),
+                record: letter_state::Record::new(
+                    letter_state::State::Done,
+                    self.unix_ms,
+                    "host",
+                    None,
+                ),
+            });
+        }
     }
 
     fn retry(&mut self, entry: &Entry, report: &Report<'_>, delay_ms: u64, now_ms: i64) {
@@ -276,6 +389,7 @@ where
         self.write_dead_letter(entry, report, reason, now_ms)?;
         faults::point("dead_letter_built");
         self.complete(entry, Status::Failed);
+        self.conclude_letter(entry);
         let lane = self.lane(&entry.delivery);
         if self.plan.ordering.on_dead_letter == OnDeadLetter::BlockLane {
             self.lanes.hold(lane, Until::Ack);
@@ -301,7 +415,16 @@ where
         let Some(message) = partition.window.message(delivery) else {
             return Ok(());
         };
-        let Some(topic) = self.plan.topics.get(usize::from(partition.topic)) else {
+        let message = original(message, entry);
+        let topics = &self.plan.topics;
+        let Some(read_from) = topics.get(usize::from(partition.topic)) else {
+            return Ok(());
+        };
+        let origin = match entry.returned {
+            Some(_) => read_from.origin(partition.topic),
+            None => partition.topic,
+        };
+        let Some(topic) = topics.get(usize::from(origin)) else {
             return Ok(());
         };
         let refused = matches!(entry.work, Work::Refuse(..));
@@ -317,18 +440,20 @@ where
             last_failed_at_ms: now_ms,
             origin_topic: &topic.name,
             origin_partition: partition.number,
-            origin_offset: delivery.offset,
+            origin_offset: entry.offset(),
             group: &self.plan.consumer_group,
             pipeline: &self.plan.pipeline,
             plugin_digest: &self.plan.plugin_digest,
-            redrive_count: 0,
+            redrive_count: entry.returned.as_ref().map_or(0, |r| r.redrive_count),
             correlation_id: entry.correlation.text(&message.headers),
         };
         let Some(record) = letter.record(&message, &mut self.headers) else {
-            return Err(Halt(format!(
-                "the dead letter of {}/{}@{} cannot be built: it has too many headers. Nothing was dropped",
-                topic.name, partition.number, delivery.offset
-            )));
+            return Err(too_many_headers(
+                "dead letter",
+                topic,
+                partition.number,
+                entry,
+            ));
         };
         self.settlement.publish(topic.dead_letter, &record);
         self.counts.publish(topic.dead_letter);
@@ -412,6 +537,7 @@ where
         else {
             return Ok(());
         };
+        let message = original(message, entry);
         let correlation_id = entry.correlation.text(&message.headers);
         let mark = settlement.mark();
         let mut bytes = 0;
@@ -463,13 +589,21 @@ where
         tracing::warn!(
             pipeline = %self.plan.pipeline,
             correlation_id = entry.correlation.text(&message.headers),
-            place = %format_args!("{}@{}", self.place(entry.delivery.partition as usize), entry.delivery.offset),
+            place = %self.origin_place(entry),
             attempt = entry.delivery.attempts + 1,
             error = report.error(),
             delay_ms,
             "{what}"
         );
     }
+}
+
+fn too_many_headers(what: &str, topic: &SourceTopic, partition: u32, entry: &Entry) -> Halt {
+    Halt(format!(
+        "the {what} of {}/{partition}@{} cannot be built: it has too many headers. Nothing was dropped",
+        topic.name,
+        entry.offset()
+    ))
 }
 
 fn report_of(fault: &Fault) -> Report<'_> {

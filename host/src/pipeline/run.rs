@@ -23,6 +23,7 @@ use crate::pipeline::lane::{LaneKey, Lanes};
 use crate::pipeline::offsets::{Offsets, Progress};
 use crate::pipeline::overlay::Overlay;
 use crate::pipeline::plan::Plan;
+use crate::pipeline::returned::Returned;
 use crate::pipeline::settlement::Settlement;
 use crate::pipeline::verdict::Reason;
 use crate::pipeline::window::{Delivery, Window};
@@ -96,6 +97,11 @@ pub struct Assignment {
 pub(super) struct Partition<M> {
     pub topic: u16,
     pub number: u32,
+    /// The partition (index in the worker's list) from which its messages came first: itself, unless they
+    /// have been returned.
+    pub origin: u32,
+    /// Its next message was put aside, and is not due before that (monotonic ms).
+    pub put_aside: Option<PutAside>,
     pub suspect_until: u64,
     pub offsets: Offsets,
     pub window: Window<M>,
@@ -105,9 +111,18 @@ pub(super) struct Partition<M> {
     pub dirty: bool,
 }
 
+/// The head of a partition of messages put aside. All behind it are due later.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PutAside {
+    pub offset: u64,
+    pub due_ms: i64,
+}
+
 /// One delivery in the current call, with what was found out before it.
 pub(super) struct Entry {
     pub delivery: Delivery,
+    /// What is known about a message that came back.
+    pub returned: Option<Box<Returned>>,
     pub work: Work,
     pub correlation: Correlation,
     pub claim: Option<Claimed>,
@@ -226,12 +241,16 @@ where
             .map(|topic| topic.name.as_str())
             .collect();
         let batch = Batch::new(&topics);
+        let origins = origins(&parts.plan, &parts.assignments);
         let partitions = parts
             .assignments
             .into_iter()
-            .map(|a| Partition {
+            .zip(origins)
+            .map(|(a, origin)| Partition {
                 topic: a.topic,
                 number: a.partition,
+                origin,
+                put_aside: None,
                 suspect_until: a.suspect_until,
                 settled: a.progress.committed,
                 offsets: restore(a.progress),
@@ -408,15 +427,36 @@ where
 
     fn idle_time(&self) -> Duration {
         let now_ms = (self.clock.monotonic_ns() / 1_000_000) as i64;
-        match self.lanes.next_due() {
+        let until = |due: i64| Duration::from_millis(due.saturating_sub(now_ms).max(0) as u64);
+        let idle = match self.lanes.next_due() {
             // Something may run but the settlements in flight are the limit: their acknowledgement wakes.
-            _ if !self.may_call() => IDLE,
-            Some(due) => Duration::from_millis(due.saturating_sub(now_ms).max(0) as u64).min(IDLE),
+            _ if !self.may_call() => return IDLE,
+            Some(due) => until(due).min(IDLE),
             // A claim that another worker holds wakes nobody here.
             None if !self.lanes.is_empty() => CLAIM_POLL,
             None => IDLE,
-        }
+        };
+        let put_aside = self.partitions.iter().filter_map(|p| p.put_aside);
+        let next = put_aside
+            .map(|head| head.due_ms)
+            .filter(|due| *due > now_ms);
+        next.min().map_or(idle, |due| until(due).min(idle))
     }
+}
+
+/// For each assignment the place of the one from which its messages came first. Whoever owns a partition
+/// of a source topic owns those of its retries and redrives.
+fn origins(plan: &Plan, assignments: &[Assignment]) -> Vec<u32> {
+    let origin = |(own, a): (usize, &Assignment)| {
+        let topic = plan.topics.get(usize::from(a.topic))?;
+        let of = topic.origin(a.topic);
+        let found = assignments
+            .iter()
+            .position(|other| other.topic == of && other.partition == a.partition);
+        Some(found.unwrap_or(own) as u32)
+    };
+    let each = assignments.iter().enumerate();
+    each.map(|one| origin(one).unwrap_or_default()).collect()
 }
 
 fn restore(mut progress: Progress) -> Offsets {

@@ -9,9 +9,10 @@ use crate::pipeline::counts::Observer;
 use crate::pipeline::handler::Handler;
 use crate::pipeline::lane::Until;
 use crate::pipeline::offsets::Progress;
+use crate::pipeline::plan::Role;
 use crate::pipeline::run::{
-    Clock, Halt, IDLE, SETTLEMENT_BYTES_MAX, SETTLEMENT_DELIVERIES_MAX, SETTLEMENTS_IN_FLIGHT_MAX,
-    Sent, Work, Worker,
+    Clock, Entry, Halt, IDLE, SETTLEMENT_BYTES_MAX, SETTLEMENT_DELIVERIES_MAX,
+    SETTLEMENTS_IN_FLIGHT_MAX, Sent, Work, Worker,
 };
 use crate::pipeline::settlement::ProgressWrite;
 use crate::pipeline::snapshot::{Holder, PartitionSnapshot, WaitsFor};
@@ -226,7 +227,7 @@ where
             });
             let headers = message.map(|message| message.headers).unwrap_or_default();
             let correlation_id = entry.map(|entry| entry.correlation.text(&headers));
-            let offset = entry.map(|entry| entry.delivery.offset);
+            let offset = entry.map(Entry::offset);
             let (pipeline, text) = (self.plan.pipeline.as_str(), line.text.as_str());
             match line.level {
                 LogLevel::Debug => {
@@ -270,6 +271,10 @@ where
     fn partition_snapshot(&self, index: usize) -> Option<PartitionSnapshot> {
         let partition = self.partitions.get(index)?;
         let topic = self.plan.topics.get(usize::from(partition.topic))?;
+        if topic.role != Role::Source && self.connector.end(index) == 0 {
+            // Nothing ever came back: nobody needs to see it.
+            return None;
+        }
         let oldest = self
             .lanes
             .iter()
@@ -294,14 +299,7 @@ where
 
     fn holder(&self, index: usize, delivery: &super::window::Delivery) -> Option<Holder> {
         let partition = self.partitions.get(index)?;
-        let message = partition.window.message(delivery)?;
-        let topic = self.plan.topics.get(usize::from(partition.topic))?;
-        let correlation = super::correlation::Correlation::of(
-            &message.headers,
-            topic.hash,
-            partition.number,
-            delivery.offset,
-        );
+        let looked = self.look(delivery)?;
         let attempt = partition.offsets.attempt(delivery.offset);
         let until = self.lanes.until(self.lane(delivery));
         let (waits_for, next_try_ms) = match until {
@@ -315,10 +313,10 @@ where
         };
         Some(Holder {
             offset: delivery.offset,
-            key: message.key.map(|key| {
+            key: looked.message.key.map(|key| {
                 String::from_utf8_lossy(key.get(..KEY_SHOWN).unwrap_or(key)).into_owned()
             }),
-            correlation_id: correlation.text(&message.headers).to_owned(),
+            correlation_id: looked.correlation.text(&looked.message.headers).to_owned(),
             waits_for,
             attempts: delivery.attempts,
             max_attempts: self.plan.retry.max_attempts.get(),

@@ -3,6 +3,7 @@
 //! own way. Pure: buffers and indices, reused from one settlement to the next.
 
 use crate::message::MessageRef;
+use crate::pipeline::letter_state;
 
 /// Index of an output or dead letter topic in the pipeline's list of targets.
 pub type Target = u16;
@@ -11,6 +12,8 @@ pub type Target = u16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Publish {
     pub target: Target,
+    /// `None`: by the key, as for every producer.
+    pub partition: Option<u32>,
     start: u32,
     len: u32,
 }
@@ -40,6 +43,15 @@ pub struct StateWrite {
     pub value: Option<Vec<u8>>,
 }
 
+/// What became of a dead letter that was sent back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LetterWrite {
+    pub id: String,
+    /// The round that is over.
+    pub redrive_count: u32,
+    pub record: letter_state::Record,
+}
+
 /// The open settlement of a worker.
 #[derive(Debug, Default)]
 pub struct Settlement {
@@ -48,6 +60,7 @@ pub struct Settlement {
     pub progress: Vec<ProgressWrite>,
     pub completions: Vec<CompletionWrite>,
     pub state: Vec<StateWrite>,
+    pub letters: Vec<LetterWrite>,
     deliveries: u32,
     /// Bytes of state writes and completions.
     table_bytes: usize,
@@ -79,21 +92,29 @@ impl Settlement {
     pub fn publish(&mut self, target: Target, message: &MessageRef<'_>) {
         let start = self.arena.len();
         message.write_record(&mut self.arena);
-        self.push(target, start);
+        self.push(target, None, start);
+    }
+
+    /// The same into one partition of `target`, whatever the key.
+    pub fn publish_to(&mut self, target: Target, partition: u32, message: &MessageRef<'_>) {
+        let start = self.arena.len();
+        message.write_record(&mut self.arena);
+        self.push(target, Some(partition), start);
     }
 
     /// Adds a record that is already encoded (a stored output replayed).
     pub fn publish_record(&mut self, target: Target, record: &[u8]) {
         let start = self.arena.len();
         self.arena.extend_from_slice(record);
-        self.push(target, start);
+        self.push(target, None, start);
     }
 
-    fn push(&mut self, target: Target, start: usize) {
+    fn push(&mut self, target: Target, partition: Option<u32>, start: usize) {
         // A settlement is submitted at `SETTLEMENT_BYTES_MAX`, far below 4 GiB.
         let len = self.arena.len() - start;
         self.publishes.push(Publish {
             target,
+            partition,
             start: start as u32,
             len: len as u32,
         });
@@ -150,6 +171,7 @@ impl Settlement {
             && self.progress.is_empty()
             && self.completions.is_empty()
             && self.state.is_empty()
+            && self.letters.is_empty()
             && self.deliveries == 0
     }
 
@@ -175,6 +197,7 @@ impl Settlement {
         self.progress.clear();
         self.completions.clear();
         self.state.clear();
+        self.letters.clear();
         self.deliveries = 0;
         self.table_bytes = 0;
     }

@@ -83,6 +83,13 @@ impl<M: Messages> Window<M> {
         self.loaded(slot)?.messages.message(place)
     }
 
+    /// Gives up the place at which reading goes on: the next message is read again when it is wanted.
+    pub fn forget(&mut self) {
+        if let Some((slot, _)) = self.cursor.take() {
+            self.drop_one(slot);
+        }
+    }
+
     /// Takes the message that [`Window::peek`] showed: as a delivery when it `counts`, or passes over it.
     pub fn advance(&mut self, partition: u32, attempts: u32, counts: bool) -> Option<Delivery> {
         let (slot, place) = self.cursor?;

@@ -8,6 +8,7 @@
     reason = "a test may stop at once"
 )]
 
+mod deferred;
 mod idempotency;
 mod messages;
 mod mutants;

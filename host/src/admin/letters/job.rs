@@ -19,7 +19,7 @@ use crate::admin::error::{Code, Error};
 use crate::connector::embedded::{Append, ChunkBuilder, Commit, PartitionId, TopicSpec, Write};
 use crate::message::{HeadersBuf, MessageRef};
 use crate::pipeline::letter_state::{Record, State};
-use crate::pipeline::returned::{self, Returned};
+use crate::pipeline::returned::{self, ADDED_BYTES_MAX, Returned};
 
 /// Dead letters sent by one step.
 pub const STEP_LETTERS_MAX: usize = 500;
@@ -27,8 +27,6 @@ pub const STEP_LETTERS_MAX: usize = 500;
 const STEP_BYTES_MAX: usize = 1 << 20;
 /// Messages a step looks at.
 const STEP_LOOKS_MAX: u64 = 5_000;
-/// What a dead letter may have gained over its message, and gains on its way back.
-const ADDED_BYTES: u32 = 8 * 1024;
 const PREFIX: &[u8] = b"redrive/";
 const VERSION: u8 = 1;
 
@@ -381,7 +379,10 @@ impl Console {
                 let origin = self.known_topic(topic)?;
                 self.log.create_topic(&TopicSpec {
                     internal: true,
-                    max_message_bytes: origin.spec.max_message_bytes.saturating_add(ADDED_BYTES),
+                    max_message_bytes: origin
+                        .spec
+                        .max_message_bytes
+                        .saturating_add(ADDED_BYTES_MAX as u32),
                     ..TopicSpec::new(name, origin.spec.partitions)
                 })?
             }
@@ -481,6 +482,16 @@ impl Console {
     }
 
     pub(super) fn shown_job(&self, job: &JobRecord, trouble: Option<String>) -> Result<Job, Error> {
+        let waiting = self.waiting(job)?;
+        let trouble = trouble.or_else(|| {
+            let is_over = waiting == 0 && job.state != JobState::Running;
+            (!is_over && !self.is_read(&job.consumer_group)).then(|| {
+                format!(
+                    "no pipeline of this host reads as {}: they wait until one does",
+                    job.consumer_group
+                )
+            })
+        });
         Ok(Job {
             id: job.id.clone(),
             state: job.state,
@@ -496,11 +507,17 @@ impl Console {
             to_look_at: job.ranges.iter().map(|range| range.end - range.next).sum(),
             looked_at: job.looked_at,
             sent: job.sent,
-            waiting: self.waiting(job)?,
+            waiting,
             left_out: job.left_out,
             failed_again: job.failed_again,
             trouble,
         })
+    }
+
+    /// Whether a pipeline of the running host reads as the group; without a host nobody can tell.
+    fn is_read(&self, group: &str) -> bool {
+        let pipelines = self.snapshots();
+        pipelines.is_empty() || pipelines.iter().any(|one| one.consumer_group == group)
     }
 
     pub(super) fn job_record(&self, id: &str) -> Result<JobRecord, Error> {

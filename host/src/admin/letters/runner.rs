@@ -115,7 +115,7 @@ impl Console {
         loop {
             let busy = self.run_redrives()?;
             let job = self.job(id)?;
-            if let Some(trouble) = &job.trouble {
+            if let Some(trouble) = self.letters.trouble(id) {
                 return Err(Error::new(
                     crate::admin::error::Code::StoreUnavailable,
                     format!("the redrive {id} cannot go on: {trouble}"),

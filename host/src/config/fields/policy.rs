@@ -42,10 +42,7 @@ pub(super) static ORDERING: Block = Block {
             doc: "The lane of a message that is dead-lettered.",
         },
     ],
-    later: &[Later {
-        name: "relaxed",
-        what: "deferred retries",
-    }],
+    later: &[],
 };
 
 static BACKOFF: Block = Block {
@@ -91,10 +88,19 @@ pub(super) static RETRY: Block = Block {
             name: "mode",
             kind: Kind::Choice(&[
                 choice("inline", "later messages of the lane wait"),
-                later_choice("deferred", "a message waits in its lane"),
+                choice(
+                    "deferred",
+                    "the message is put aside until it is due and holds nobody up; it needs `ordering: { by: none }`, or `relaxed: true`. The waits have no jitter, and a `retry after` of the handler is rounded up to one of them or to 1m, 10m, 1h",
+                ),
             ]),
             need: Need::Default("inline"),
             doc: "Where a message waits for its next attempt.",
+        },
+        Field {
+            name: "relaxed",
+            kind: Kind::Bool,
+            need: Need::Default("false"),
+            doc: "With `mode: deferred`: messages of a lane may overtake one that is put aside.",
         },
         Field {
             name: "max_attempts",

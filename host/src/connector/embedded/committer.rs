@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use fjall::Slice;
 
-use super::catalog::{Bucket, CompletionLog, Segment, user_key};
+use super::catalog::{Bucket, CompletionLog, Segment, TopicEntry, user_key};
 use super::commit::{Append, Commit, Committed, Write};
 use super::completions::{Completion, GENERATIONS_PER_LOG};
 use super::error::Error;
@@ -15,11 +15,12 @@ use super::options::{GROUPS_MAX, PARTITIONS_MAX, TOPICS_MAX};
 use super::plan::Plan;
 use super::queue::{AckOnce, Job, Taken};
 use super::retention::{self, BucketChoice, Open};
-use super::shared::Shared;
+use super::shared::{Shared, State};
 use super::store::{Target, chunk_key, progress_key, state_key};
-use super::topic::{GroupId, Topic, TopicSpec, check_group_name, check_topic_name};
+use super::topic::{GroupId, PartitionId, Topic, TopicSpec, check_group_name, check_topic_name};
 use super::writer::Writer;
 use crate::config::valid::Durability;
+use crate::pipeline::offsets::Progress;
 
 pub(super) struct Committer {
     shared: Arc<Shared>,
@@ -246,6 +247,7 @@ impl Committer {
             closed_bytes,
             state.catalog.segment_count(),
             entry.topic.spec.retention,
+            entry.topic.spec.internal,
             &self.shared.options,
             now_ms,
         );
@@ -469,12 +471,16 @@ impl Committer {
                 .open
                 .get(entry.topic.id as usize)
                 .map_or(0, |o| o.bytes);
-            let count = retention::expired(
-                &entry.segments,
-                open_bytes,
-                entry.topic.spec.retention,
-                now_ms,
-            );
+            let count = if entry.topic.spec.internal {
+                retention::passed(&entry.segments, &passed(&state, entry)?)
+            } else {
+                retention::expired(
+                    &entry.segments,
+                    open_bytes,
+                    entry.topic.spec.retention,
+                    now_ms,
+                )
+            };
             let ids: Vec<u64> = entry.segments.iter().take(count).map(|s| s.id).collect();
             if !ids.is_empty() {
                 plan.drop_segments(entry.topic.id, &ids);
@@ -495,6 +501,27 @@ impl Committer {
         self.writer.publish(plan);
         Ok(())
     }
+}
+
+/// The lowest committed offset of all groups on each partition of a topic; 0 where nobody has been.
+fn passed(state: &State, topic: &TopicEntry) -> Result<Vec<u64>, Error> {
+    if topic.segments.len() < 2 {
+        return Ok(Vec::new());
+    }
+    let store = state.store()?;
+    let lowest = |id: &PartitionId| {
+        let mut lowest = None;
+        for group in 0..state.catalog.groups.len() as u32 {
+            let Some(bytes) = store.get(Target::Progress, &progress_key(group, id.0))? else {
+                continue;
+            };
+            // What cannot be read holds everything back; who needs it reports it.
+            let committed = Progress::decode(&bytes).map_or(0, |progress| progress.committed);
+            lowest = Some(lowest.map_or(committed, |other: u64| other.min(committed)));
+        }
+        Ok(lowest.unwrap_or(0))
+    };
+    topic.topic.partitions.iter().map(lowest).collect()
 }
 
 impl OpenSegment {

@@ -10,6 +10,8 @@ const RETENTION_PARTS: u64 = 8;
 const BUCKET_PARTS: i64 = 4;
 /// Narrowest bucket.
 const BUCKET_MS_MIN: i64 = 60_000;
+/// Segments of internal topics, which go as soon as they were read.
+const INTERNAL_SEGMENT_BYTES: u64 = 8 << 20;
 /// Smallest segment that retention by size asks for.
 const SEGMENT_BYTES_MIN: u64 = 64 * 1_024;
 
@@ -26,15 +28,18 @@ pub(super) fn must_roll(
     closed_bytes: u64,
     segments: usize,
     retention: Retention,
+    internal: bool,
     options: &Options,
     now_ms: i64,
 ) -> bool {
     if open.bytes == 0 || segments >= SEGMENTS_MAX {
         return false;
     }
-    let by_size = retention
-        .bytes
-        .map_or(u64::MAX, |b| (b / RETENTION_PARTS).max(SEGMENT_BYTES_MIN));
+    let by_size = match retention.bytes {
+        _ if internal => INTERNAL_SEGMENT_BYTES,
+        None => u64::MAX,
+        Some(bytes) => (bytes / RETENTION_PARTS).max(SEGMENT_BYTES_MIN),
+    };
     let bytes_max = options
         .segment_bytes
         .max(closed_bytes / SEGMENTS_PER_TOPIC)
@@ -75,6 +80,20 @@ pub(super) fn expired(
         drop += 1;
     }
     drop
+}
+
+/// How many of the oldest closed segments of an internal topic go: those that the group that reads it has
+/// passed on every partition. `passed` has, by partition index, the lowest committed offset.
+pub(super) fn passed(segments: &[Segment], passed: &[u64]) -> usize {
+    let is_passed = |next: &Segment| {
+        next.starts.len() == passed.len()
+            && next.starts.iter().zip(passed).all(|(end, at)| end <= at)
+    };
+    // What a segment holds ends where the next one starts; the open one has no next.
+    segments
+        .windows(2)
+        .take_while(|pair| matches!(pair, [closed, next] if closed.closed_at_ms.is_some() && is_passed(next)))
+        .count()
 }
 
 /// Where a completion goes.
@@ -133,6 +152,32 @@ mod tests {
             bytes,
             max_timestamp_ms: 0,
         }
+    }
+
+    #[test]
+    fn a_segment_of_an_internal_topic_goes_when_its_group_has_passed_it_on_every_partition() {
+        let segment = |id, starts: [u64; 2], closed_at_ms| Segment {
+            id,
+            starts: starts.to_vec(),
+            created_at_ms: 0,
+            closed_at_ms,
+            bytes: 1,
+            max_timestamp_ms: 0,
+        };
+        let segments = [
+            segment(1, [0, 0], Some(1)),
+            segment(2, [5, 7], Some(2)),
+            segment(3, [9, 9], None),
+        ];
+        assert_eq!(passed(&segments, &[0, 0]), 0);
+        assert_eq!(
+            passed(&segments, &[5, 6]),
+            0,
+            "one partition is not through"
+        );
+        assert_eq!(passed(&segments, &[5, 7]), 1);
+        assert_eq!(passed(&segments, &[100, 9]), 2, "never the open one");
+        assert_eq!(passed(&segments, &[]), 0, "nobody has read it");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::connector::{Connector, Messages, Next, ReadError, SettleError, Ticket};
 use crate::message::MessageRef;
+use crate::pipeline::letter_state;
 use crate::pipeline::settlement::Settlement;
 
 /// A chunk is closed at this size and another begun; far below what the log accepts.
@@ -87,7 +88,10 @@ impl Source {
             let Some(target) = self.targets.get_mut(usize::from(publish.target)) else {
                 continue;
             };
-            let partition = target.topic.partition_for(message.key);
+            let partition = match publish.partition {
+                Some(partition) => partition,
+                None => target.topic.partition_for(message.key),
+            };
             if let Some(builder) = target.builders.get_mut(partition as usize) {
                 builder.push_record(record);
                 if builder.bytes() >= CHUNK_BYTES
@@ -133,6 +137,12 @@ impl Source {
                 partition,
                 key: write.key.into_bytes(),
                 value: write.value,
+            });
+        }
+        for write in settlement.letters.drain(..) {
+            commit.writes.push(Write::Meta {
+                key: letter_state::key(&write.id, write.redrive_count),
+                value: Some(write.record.encode()),
             });
         }
         settlement.clear();

@@ -33,13 +33,13 @@ fn completion(fingerprint: u64, expires_at_ms: i64) -> Completion {
 fn claim(claims: &Claims, offset: u64, fingerprint: u64, now_ms: i64) -> Claim {
     let stored = || Ok::<_, Infallible>(None);
     claims
-        .claim(KEY, fingerprint, owner(offset), now_ms, stored)
+        .claim(KEY, fingerprint, owner(offset), false, now_ms, stored)
         .unwrap()
 }
 
 fn claim_with_stored(claims: &Claims, now_ms: i64, stored: Completion) -> Claim {
     claims
-        .claim(KEY, 1, owner(0), now_ms, || {
+        .claim(KEY, 1, owner(0), false, now_ms, || {
             Ok::<_, Infallible>(Some(stored))
         })
         .unwrap()
@@ -109,9 +109,12 @@ fn memory_answers_before_the_table_is_asked() {
     let claims = Claims::new();
     let fence = taken(claim(&claims, 1, 10, 0));
     let unasked = || -> Result<_, Infallible> { panic!("the table was asked") };
-    assert_eq!(claims.claim(KEY, 10, owner(2), 0, unasked), Ok(Claim::Wait));
+    assert_eq!(
+        claims.claim(KEY, 10, owner(2), false, 0, unasked),
+        Ok(Claim::Wait)
+    );
     claims.complete(KEY, fence, completion(10, TTL_MS)).unwrap();
-    let duplicate = claims.claim(KEY, 10, owner(2), 0, unasked);
+    let duplicate = claims.claim(KEY, 10, owner(2), false, 0, unasked);
     assert_eq!(duplicate, Ok(Claim::Duplicate(completion(10, TTL_MS))));
 }
 
@@ -119,7 +122,7 @@ fn memory_answers_before_the_table_is_asked() {
 fn a_table_that_cannot_be_read_leaves_no_claim() {
     let claims = Claims::new();
     assert_eq!(
-        claims.claim(KEY, 1, owner(1), 0, || Err("disk")),
+        claims.claim(KEY, 1, owner(1), false, 0, || Err("disk")),
         Err("disk")
     );
     assert!(claims.is_empty());
@@ -207,7 +210,7 @@ fn deliveries_of_two_workers_are_two_though_partition_and_offset_look_the_same()
     };
     let ask = || {
         claims
-            .claim(KEY, 10, other, 0, || Ok::<_, Infallible>(None))
+            .claim(KEY, 10, other, false, 0, || Ok::<_, Infallible>(None))
             .unwrap()
     };
     assert_eq!(ask(), Claim::Wait);
@@ -287,7 +290,7 @@ fn a_panic_under_the_lock_poisons_nothing() {
     std::thread::scope(|scope| {
         let died = scope
             .spawn(|| {
-                claims.claim(KEY, 1, owner(1), 0, || -> Result<_, Infallible> {
+                claims.claim(KEY, 1, owner(1), false, 0, || -> Result<_, Infallible> {
                     panic!("on purpose")
                 })
             })
@@ -413,7 +416,14 @@ fn run(model: &mut Model, claims: &Claims, step: &Step) {
             let (hash, who) = (hash_of(key), delivery_of(delivery));
             let stored = || Ok::<_, Infallible>(model.table.get(&key).cloned());
             let got = claims
-                .claim(hash, u64::from(fingerprint), who, model.now_ms, stored)
+                .claim(
+                    hash,
+                    u64::from(fingerprint),
+                    who,
+                    false,
+                    model.now_ms,
+                    stored,
+                )
                 .unwrap();
             if let Some(expected) = expected {
                 assert_eq!(got, expected);
@@ -523,7 +533,7 @@ fn process(
     loop {
         let seen = claims.generation();
         let stored = || Ok::<_, Infallible>(lock_table(table).get(&key).cloned());
-        match claims.claim(key, 1, me, 0, stored).unwrap() {
+        match claims.claim(key, 1, me, false, 0, stored).unwrap() {
             Claim::Taken(fence) if std::mem::take(&mut fails) => {
                 assert!(claims.release(key, fence))
             }

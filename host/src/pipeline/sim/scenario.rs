@@ -207,6 +207,7 @@ fn plan(dice: &mut Dice, is_calm: bool) -> Plan {
             on_dead_letter: dice.pick(&[OnDeadLetter::Continue, OnDeadLetter::BlockLane]),
         },
         retry: Retry {
+            mode: crate::config::valid::RetryMode::Inline,
             max_attempts: NonZeroU32::new(dice.between(1, 5) as u32).unwrap(),
             max_elapsed: (max_elapsed_ms > 0 && !is_calm)
                 .then(|| Duration::from_millis(max_elapsed_ms)),
@@ -231,6 +232,8 @@ fn plan(dice: &mut Dice, is_calm: bool) -> Plan {
         },
         has_state: dice.percent(40),
         topics: vec![SourceTopic {
+            role: crate::pipeline::plan::Role::Source,
+            steps: Vec::new(),
             name: "in".to_owned(),
             hash: topic_hash("in"),
             dead_letter: DEAD_LETTERS,

@@ -10,6 +10,7 @@ const NOW_MS: i64 = 1_700_000_000_000;
 
 fn policy() -> Retry {
     Retry {
+        mode: crate::config::valid::RetryMode::Inline,
         max_attempts: NonZeroU32::new(5).unwrap(),
         max_elapsed: None,
         backoff: Backoff {

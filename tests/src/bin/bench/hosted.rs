@@ -91,6 +91,8 @@ impl<'a> Setup<'a> {
             host: valid::Host {
                 data_dir: self.dir.to_owned(),
                 admin_listen: any,
+                admin_tls: None,
+                admin_token: None,
                 health_listen: any,
                 shutdown_timeout: Duration::from_secs(30),
                 guest_memory: 2 << 30,
@@ -126,6 +128,7 @@ impl<'a> Setup<'a> {
                 on_dead_letter: OnDeadLetter::Continue,
             },
             retry: Retry {
+                mode: valid::RetryMode::Inline,
                 max_attempts: NonZeroU32::new(self.max_attempts).ok_or("no attempts")?,
                 max_elapsed: None,
                 backoff: Backoff {

@@ -1,0 +1,132 @@
+//! The internal topics of a pipeline: where its deferred retries wait, and where its dead letters come
+//! back. They are made with the pipeline, whatever `create_topics` says, because nobody else could.
+
+use std::sync::Arc;
+
+use crate::config::ladder::ladder;
+use crate::config::valid::{Delivery, Pipeline, RetryMode};
+use crate::connector::embedded::{GroupId, Log, Topic, TopicSpec};
+use crate::pipeline::correlation::topic_hash;
+use crate::pipeline::offsets::Progress;
+use crate::pipeline::plan::{Role, SourceTopic, Step};
+use crate::pipeline::returned::{self, ADDED_BYTES_MAX};
+
+use super::Error;
+use super::start::target;
+
+/// The internal topics of all `sources`, in the order in which they are appended to `topics`.
+pub(super) fn topics(
+    pipeline: &Pipeline,
+    log: &Log,
+    group: GroupId,
+    sources: &[Arc<Topic>],
+    topics: &mut Vec<SourceTopic>,
+    targets: &mut Vec<Arc<Topic>>,
+) -> Result<Vec<Arc<Topic>>, Error> {
+    let mut read = Vec::new();
+    if pipeline.delivery == Delivery::AtMostOnce {
+        return Ok(read);
+    }
+    let ladder = match pipeline.retry.mode {
+        RetryMode::Inline => Vec::new(),
+        RetryMode::Deferred => ladder(&pipeline.retry.backoff).map_err(|steps| {
+            failed(pipeline, format!("its backoff has {steps} different waits"))
+        })?,
+    };
+    let group_name = &pipeline.source.consumer_group;
+    for (of, source) in sources.iter().enumerate() {
+        let of = of as u16;
+        let mut add = |topic: &Arc<Topic>, role| {
+            let dead_letter = topics.get(usize::from(of)).map_or(0, |t| t.dead_letter);
+            topics.push(SourceTopic {
+                name: topic.name.clone(),
+                role,
+                hash: topic_hash(&topic.name),
+                dead_letter,
+                steps: Vec::new(),
+            });
+            read.push(Arc::clone(topic));
+        };
+        let mut steps = Vec::new();
+        for delay_ms in &ladder {
+            let name = returned::retry_topic(&source.name, group_name, *delay_ms);
+            let topic = made(pipeline, log, &name, source)?;
+            let delay_ms = *delay_ms;
+            add(&topic, Role::Retries { of, delay_ms });
+            steps.push(Step {
+                delay_ms,
+                target: target(targets, topic),
+            });
+        }
+        for (topic, delay_ms) in left_over(log, group, source, group_name, &ladder)? {
+            add(&topic, Role::Retries { of, delay_ms });
+        }
+        let name = returned::redrive_topic(&source.name, group_name);
+        add(&made(pipeline, log, &name, source)?, Role::Redrives { of });
+        if let Some(source) = topics.get_mut(usize::from(of)) {
+            source.steps = steps;
+        }
+    }
+    Ok(read)
+}
+
+fn made(pipeline: &Pipeline, log: &Log, name: &str, source: &Topic) -> Result<Arc<Topic>, Error> {
+    let added = ADDED_BYTES_MAX as u32;
+    let spec = TopicSpec {
+        internal: true,
+        max_message_bytes: source.spec.max_message_bytes.saturating_add(added),
+        ..TopicSpec::new(name, source.spec.partitions)
+    };
+    match log.topic(name) {
+        None => Ok(log.create_topic(&spec)?),
+        Some(topic) if topic.spec == spec => Ok(topic),
+        Some(_) => Err(failed(
+            pipeline,
+            format!(
+                "topic `{name}` is needed for messages on their way back, and is there already as another; give the pipeline another consumer group"
+            ),
+        )),
+    }
+}
+
+/// Topics of steps that the configuration has no more, in which messages still wait.
+fn left_over(
+    log: &Log,
+    group: GroupId,
+    source: &Topic,
+    group_name: &str,
+    ladder: &[u64],
+) -> Result<Vec<(Arc<Topic>, u64)>, Error> {
+    let mut found = Vec::new();
+    for topic in log.topics() {
+        let delay_ms = returned::delay_of(&topic.name, &source.name, group_name);
+        let Some(delay_ms) = delay_ms.filter(|delay| !ladder.contains(delay)) else {
+            continue;
+        };
+        if topic.spec.internal && waits(log, group, &topic)? {
+            found.push((topic, delay_ms));
+        }
+    }
+    Ok(found)
+}
+
+fn waits(log: &Log, group: GroupId, topic: &Topic) -> Result<bool, Error> {
+    for id in &topic.partitions {
+        let committed = match log.progress(group, *id)? {
+            // Progress that cannot be read is reported when it is needed.
+            Some(bytes) => Progress::decode(&bytes).map_or(0, |progress| progress.committed),
+            None => 0,
+        };
+        if committed < log.end(*id)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn failed(pipeline: &Pipeline, why: String) -> Error {
+    Error::Pipeline {
+        pipeline: pipeline.name.clone(),
+        why,
+    }
+}
