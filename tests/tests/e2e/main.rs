@@ -10,6 +10,7 @@
 
 mod deferred;
 mod idempotency;
+mod letters;
 mod messages;
 mod mutants;
 mod operations;

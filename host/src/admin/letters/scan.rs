@@ -68,7 +68,7 @@ pub(super) enum Seen {
     Closed,
     /// Open, or not looked at closely enough to know.
     Other,
-    /// The same, and that is enough.
+    /// The same; it was not taken any more, and no further one will be.
     Last,
 }
 
@@ -165,7 +165,7 @@ impl Console {
             self.load(cursor, past_closed, &mut closed)?;
             order.extend(cursor.newest_ms().map(|at| (at, index)));
             if seen == Seen::Last {
-                walked.whole = order.is_empty();
+                walked.whole = false;
                 break;
             }
         }

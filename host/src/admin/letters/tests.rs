@@ -7,7 +7,7 @@ use std::path::Path;
 use super::close::{CLOSE_MAX, Verb};
 use super::groups::FAILURE_GROUPS_MAX;
 use super::job::JobRecord;
-use super::list::{DEAD_LETTERS_MAX, IDS_MAX};
+use super::list::{DEAD_LETTERS_MAX, IDS_MAX, LIST_BYTES_MAX};
 use super::redrive::{JOBS_KEPT_MAX, MAX_REDRIVES_DEFAULT};
 use super::state::BLOCK;
 use super::wire::{
@@ -381,6 +381,21 @@ fn a_list_is_bounded_in_letters_in_what_it_looks_at_and_says_so() {
         ..DeadLetterFilter::default()
     });
     assert_eq!(next, [u64::from(DEAD_LETTERS_MAX) + 5 - 10]);
+}
+
+#[test]
+fn a_list_of_large_messages_is_cut_by_its_bytes() {
+    let fixture = Fixture::new();
+    let half = LIST_BYTES_MAX / 2 + 1;
+    for offset in 0..3 {
+        fixture.write([Dead {
+            key: "k".repeat(half),
+            ..dead(offset)
+        }]);
+    }
+    let list = fixture.console.dead_letters(&DeadLetterFilter::default());
+    let list = list.unwrap();
+    assert_eq!((list.dead_letters.len(), list.scanned.more), (2, true));
 }
 
 /// Nobody scans closed letters for ever: a block in which all are closed is passed without looking.
