@@ -79,6 +79,17 @@ impl Console {
         }
     }
 
+    /// Writes down who (`cli` or `http`) did what, durable on return.
+    pub fn record_audit(
+        &self,
+        who: &str,
+        command: &str,
+        target: &str,
+        note: Option<&str>,
+    ) -> Result<(), Error> {
+        self.audit.record(who, command, target, note)
+    }
+
     /// What was done, the newest first.
     pub fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, Error> {
         self.audit.newest(limit)

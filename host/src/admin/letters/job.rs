@@ -342,7 +342,16 @@ impl Console {
             redrive_count: letter.round() + 1,
             dead_letter_id: letter.id.map(ToOwned::to_owned),
         };
-        let (id, chunk) = self.target(step, topic, &job.consumer_group, partition)?;
+        let target = self.target(step, topic, &job.consumer_group, partition);
+        let (id, chunk) = match target {
+            Ok(target) => target,
+            // Its topic is gone or has fewer partitions: there is no way back.
+            Err(why) if matches!(why.code, Code::UnknownTopic | Code::UnknownPartition) => {
+                job.left_out += 1;
+                return Ok(());
+            }
+            Err(why) => return Err(why),
+        };
         let redrive_offset = chunk.base + chunk.builder.len() as u64;
         let before = chunk.builder.bytes();
         push(chunk, letter, &returned)?;

@@ -16,6 +16,7 @@ pub mod runner;
 pub mod scan;
 pub mod shape;
 mod state;
+mod sweep;
 #[cfg(test)]
 mod tests;
 pub mod trial;

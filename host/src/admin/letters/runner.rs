@@ -1,5 +1,5 @@
-//! When redrives take their steps: one thread in a running host, at the rate that was asked for. Not here:
-//! what a step does (`job.rs`).
+//! When redrives take their steps: one thread in a running host, at the rate that was asked for; it also
+//! sweeps states (`sweep.rs`). Not here: what a step does (`job.rs`).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::job::{JobRecord, STEP_LETTERS_MAX};
 use super::state::Shared;
+use super::sweep::{ROUND_EVERY, Sweep};
 use super::wire::{Job, JobState};
 use crate::admin::console::Console;
 use crate::admin::error::Error;
@@ -188,7 +189,15 @@ impl Runner {
         let thread = std::thread::Builder::new()
             .name("redrive".to_owned())
             .spawn(move || {
+                let (mut sweep, mut sweep_at) = (Sweep::default(), Instant::now());
                 while !stopped.load(Ordering::Acquire) {
+                    if Instant::now() >= sweep_at {
+                        let pause = console.sweep_states(&mut sweep).unwrap_or_else(|error| {
+                            tracing::debug!(%error, "states of dead letters were not swept");
+                            ROUND_EVERY
+                        });
+                        sweep_at = Instant::now() + pause;
+                    }
                     match console.run_redrives() {
                         Ok(true) => {}
                         Ok(false) => std::thread::sleep(TICK),

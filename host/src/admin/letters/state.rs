@@ -75,11 +75,19 @@ impl<'c> Lookup<'c> {
         let Some(record) = record else {
             return Ok(new());
         };
-        let lost = record.state == State::Redriving && self.is_passed(letter, &record)?;
-        Ok(LetterState {
-            lost,
-            ..of_record(record)
-        })
+        if record.state != State::Redriving || !self.is_passed(letter, &record)? {
+            return Ok(of_record(record));
+        }
+        // The settlement that went past it may have come between the two looks: it would have closed it.
+        let id = letter.id.unwrap_or_default();
+        match self.console.state_record(id, letter.round())? {
+            Some(still) if still.state == State::Redriving => Ok(LetterState {
+                lost: still.redrive_offset == record.redrive_offset,
+                ..of_record(still)
+            }),
+            Some(closed) => Ok(of_record(closed)),
+            None => Ok(new()),
+        }
     }
 
     /// Whether its consumer group has gone past it on the redrive topic.

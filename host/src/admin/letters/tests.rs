@@ -10,6 +10,7 @@ use super::job::JobRecord;
 use super::list::{DEAD_LETTERS_MAX, IDS_MAX, LIST_BYTES_MAX};
 use super::redrive::{JOBS_KEPT_MAX, MAX_REDRIVES_DEFAULT};
 use super::state::BLOCK;
+use super::sweep::Sweep;
 use super::wire::{
     CloseRequest, DeadLetterFilter, JobState, RedriveRequest, Selection, StateFilter,
 };
@@ -743,6 +744,65 @@ fn a_message_is_shown_with_what_its_groups_made_of_it() {
     assert_eq!(letter.unwrap().id, Some(dead(0).id()));
     let missing = fixture.console.message_facts("orders", 0, 9).unwrap_err();
     assert_eq!(missing.code, Code::UnknownMessage);
+}
+
+/// States of letters that retention removed do not pile up.
+#[test]
+fn states_of_dead_letters_that_are_gone_are_forgotten_and_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        segment_bytes: 4_096,
+        ..Options::default()
+    };
+    let console = Console::offline(Log::open(dir.path(), options).unwrap());
+    let mut spec = TopicSpec::new(DLQ, NonZeroU32::MIN);
+    spec.retention.bytes = Some(8_192);
+    console.log.create_topic(&spec).unwrap();
+    let fixture = Fixture { dir, console };
+    const DAY_MS: i64 = 86_400_000;
+    let letter = |offset: u64| Dead {
+        at_ms: offset as i64 * DAY_MS,
+        ..dead(offset)
+    };
+    let mut sweep = Sweep::default();
+    for offset in 0..100 {
+        fixture.write([letter(offset)]);
+        let record = Record::new(State::Done, letter(offset).at_ms, "host", None);
+        fixture.commit(Commit {
+            writes: vec![super::state::write(&letter(offset).id(), 0, &record)],
+            ..Commit::default()
+        });
+        if offset == 1 {
+            fixture.console.sweep_states(&mut sweep).unwrap();
+            assert!(
+                fixture
+                    .console
+                    .state_record(&letter(0).id(), 0)
+                    .unwrap()
+                    .is_some()
+            );
+        }
+        fixture
+            .console
+            .log
+            .maintain(fixture.console.now_ms())
+            .unwrap();
+    }
+    fixture.console.sweep_states(&mut sweep).unwrap();
+    let id = fixture.console.log.topic(DLQ).unwrap().partitions[0];
+    let earliest = fixture.console.log.earliest(id).unwrap();
+    assert!(earliest > 10, "retention removed none");
+    for offset in 0..100 {
+        let state = fixture
+            .console
+            .state_record(&letter(offset).id(), 0)
+            .unwrap();
+        assert_eq!(
+            state.is_some(),
+            offset >= earliest,
+            "{offset} of {earliest}"
+        );
+    }
 }
 
 #[test]
