@@ -192,8 +192,8 @@ impl Runner {
                 let (mut sweep, mut sweep_at) = (Sweep::default(), Instant::now());
                 while !stopped.load(Ordering::Acquire) {
                     if Instant::now() >= sweep_at {
-                        let pause = console.sweep_states(&mut sweep).unwrap_or_else(|error| {
-                            tracing::debug!(%error, "states of dead letters were not swept");
+                        let pause = console.sweep(&mut sweep).unwrap_or_else(|error| {
+                            tracing::debug!(%error, "dead letters were not swept");
                             ROUND_EVERY
                         });
                         sweep_at = Instant::now() + pause;

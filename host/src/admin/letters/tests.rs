@@ -10,7 +10,7 @@ use super::job::JobRecord;
 use super::list::{DEAD_LETTERS_MAX, IDS_MAX, LIST_BYTES_MAX};
 use super::redrive::{JOBS_KEPT_MAX, MAX_REDRIVES_DEFAULT};
 use super::state::BLOCK;
-use super::sweep::Sweep;
+use super::sweep::{PART_EVERY, Sweep};
 use super::wire::{
     CloseRequest, DeadLetterFilter, JobState, RedriveRequest, Selection, StateFilter,
 };
@@ -439,6 +439,30 @@ fn blocks_of_closed_letters_are_not_looked_at_again() {
     fixture.console.run_redrives().unwrap();
     fixture.pass(&redrive_topic("orders", "email"), "email", 1);
     assert_eq!(fixture.listed(&filter), [open, 3]);
+}
+
+/// A host finds them by itself, so that the first question after a redrive of millions is quick as well.
+#[test]
+fn closed_blocks_are_found_without_anybody_asking() {
+    let fixture = Fixture::new();
+    let count = BLOCK * 8;
+    fixture.write((0..count).map(dead));
+    let writes = (0..count).map(|offset| Write::Meta {
+        key: letter_state::key(&dead(offset).id(), 0),
+        value: Some(Record::new(State::Done, 9, "host", None).encode()),
+    });
+    fixture.commit(Commit {
+        writes: writes.collect(),
+        ..Commit::default()
+    });
+    let mut sweep = Sweep::default();
+    let parts = (1..20)
+        .take_while(|_| fixture.console.sweep(&mut sweep).unwrap() == PART_EVERY)
+        .count();
+    assert!((1..10).contains(&parts), "{parts}");
+    let list = fixture.console.dead_letters(&DeadLetterFilter::default());
+    // At most the block in which a part ended was not seen as a whole.
+    assert!(list.unwrap().scanned.looked_at <= BLOCK);
 }
 
 #[test]
