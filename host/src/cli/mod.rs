@@ -225,10 +225,19 @@ mod tests {
             &["wasmill", "topics", "create", "t", "--partitions", "0"],
             &["wasmill", "run"],
             &["wasmill", "nonsense"],
+            &["wasmill", "dlq", "redrive", "--cancel", "r1", "--all"],
+            &["wasmill", "dlq", "try"],
+            &["wasmill", "dlq", "jobs", "--follow"],
         ] {
             let error = Cli::try_parse_from(wrong).err().unwrap();
             assert_eq!(error.exit_code(), i32::from(error::USAGE), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_redrive_is_cancelled_in_any_directory() {
+        let line = ["wasmill", "dlq", "redrive", "--cancel", "r1", "-o", "json"];
+        assert!(Cli::try_parse_from(line.into_iter().chain(["--data-dir", "d"])).is_ok());
     }
 
     #[test]

@@ -90,13 +90,24 @@ fn standing(group: &MessageGroup) -> String {
     } else {
         line.push_str("not finished");
     }
-    if let Some(round) = group.rounds.last() {
-        line.push_str(&format!(
-            "; its dead letter {} is {} (round {})",
-            group.dead_letter_id,
-            round.state.state.as_str(),
-            round.redrive_count
-        ));
+    let state = group.rounds.last().map(|round| {
+        let state = round.state.state.as_str();
+        format!("{state} in round {}", round.redrive_count)
+    });
+    match (&group.dead_letter, state) {
+        (Some(at), state) => {
+            line.push_str(&format!(
+                ", as a dead letter: {at} ({}); `wasmill dlq show {at}`",
+                state.as_deref().unwrap_or("new")
+            ));
+        }
+        (None, Some(state)) => {
+            line.push_str(&format!(
+                ", as a dead letter: {} ({state})",
+                group.dead_letter_id
+            ));
+        }
+        (None, None) => {}
     }
     line
 }

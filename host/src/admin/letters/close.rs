@@ -100,7 +100,7 @@ impl Console {
         let Closing { writes, left, .. } = closing;
         let closed = writes.len() as u64;
         if closed > 0 {
-            let target = format!("{closed} dead letters: {}", selection.described());
+            let target = format!("{closed}: {}", selection.described());
             let mut commit = Commit {
                 writes,
                 ..Commit::default()

@@ -1,13 +1,16 @@
 //! One message in full: the message, and what the host knows of it. Not here: the walk to it.
 
-use super::decode::View;
-use super::wire::{MessageFacts, MessageGroup, ReturnedFacts};
+use super::decode::{self, View};
+use super::wire::{DeadLetterFilter, MessageFacts, MessageGroup, ReturnedFacts, StateFilter};
 use crate::admin::console::{Console, message};
 use crate::admin::error::{Code, Error};
 use crate::connector::embedded::Topic;
 use crate::pipeline::dead_letter;
 use crate::pipeline::offsets::Progress;
 use crate::pipeline::returned::Returned;
+
+/// Dead letters that are looked at for those of one message.
+const LOOK_FOR_LETTERS: u64 = 50_000;
 
 impl Console {
     /// The message at a place, and where it stands with each consumer group of its topic.
@@ -94,18 +97,48 @@ impl Console {
                 failed_attempts: failed.map_or(0, |failed| failed.count),
                 last_error: failed.map(|failed| failed.error.clone()),
                 rounds: self.rounds(&dead_letter_id)?,
+                dead_letter: None,
                 dead_letter_id,
                 group,
             });
         }
+        self.find_letters(&mut groups)?;
         groups.sort_by(|a, b| a.group.cmp(&b.group));
         Ok(groups)
     }
 }
 
+impl Console {
+    /// Looks among the newest dead letters for those of a message.
+    fn find_letters(&self, groups: &mut [MessageGroup]) -> Result<(), Error> {
+        let mut left = groups.iter().filter(|group| group.finished).count();
+        if left == 0 {
+            return Ok(());
+        }
+        let filter = DeadLetterFilter {
+            state: StateFilter::All,
+            scan: Some(LOOK_FOR_LETTERS),
+            ..DeadLetterFilter::default()
+        };
+        self.each_fitting(&filter, |place, letter, _| {
+            let id = letter.id.unwrap_or_default();
+            let of = groups
+                .iter_mut()
+                .find(|group| group.dead_letter_id == id && group.dead_letter.is_none());
+            if let Some(group) = of {
+                let at = decode::place(&place.topic.name, place.partition, place.offset);
+                group.dead_letter = Some(at);
+                left -= usize::from(group.finished);
+            }
+            Ok(left > 0)
+        })?;
+        Ok(())
+    }
+}
+
 fn shown(returned: Returned) -> ReturnedFacts {
     ReturnedFacts {
-        origin: super::decode::place(
+        origin: decode::place(
             &returned.origin_topic,
             returned.origin_partition,
             returned.origin_offset,

@@ -7,7 +7,7 @@ use super::decode::{self, View};
 use super::filter::Wanted;
 use super::scan::{Budget, Seen, Walked};
 use super::state::Lookup;
-use super::wire::{DeadLetter, DeadLetterFilter, DeadLetterList, Scanned, Selection, StateFilter};
+use super::wire::{DeadLetter, DeadLetterFilter, DeadLetterList, Scanned, Selection};
 use crate::admin::console::Console;
 use crate::admin::error::{Code, Error};
 use crate::admin::wire::DeadLetterTopic;
@@ -18,6 +18,8 @@ use crate::pipeline::letter_state::State;
 pub const DEAD_LETTERS_MAX: u32 = 1_000;
 /// Bytes of records after which a list ends.
 pub const LIST_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Messages among which a dead letter is looked for by its ID.
+pub const FIND_MESSAGES_MAX: u64 = 1_000_000;
 /// IDs and places in one request.
 pub const IDS_MAX: usize = 1_000;
 /// Different names remembered for a hint.
@@ -198,10 +200,12 @@ impl Console {
             return Ok(found);
         }
         let filter = DeadLetterFilter {
-            state: StateFilter::All,
+            scan: Some(FIND_MESSAGES_MAX),
             ..DeadLetterFilter::default()
         };
-        let scanned = self.each_fitting(&filter, |place, letter, _| {
+        let mut budget = Budget::of(&filter);
+        let topics = self.holding_topics(None)?;
+        self.newest_letters(&topics, &filter, false, &mut budget, |place, letter| {
             if missing.remove(letter.id.unwrap_or_default()) {
                 found.push(Found {
                     topic: place.topic.name.clone(),
@@ -209,19 +213,21 @@ impl Console {
                     offset: place.offset,
                 });
             }
-            Ok(!missing.is_empty())
+            Ok(if missing.is_empty() {
+                Seen::Last
+            } else {
+                Seen::Other
+            })
         })?;
         let Some(first) = missing.first() else {
             return Ok(found);
         };
-        let among = if scanned.more {
-            format!(" among the newest {} messages", scanned.looked_at)
-        } else {
-            String::new()
-        };
         Err(Error::new(
             Code::UnknownDeadLetter,
-            format!("there is no dead letter {first}{among}"),
+            format!(
+                "there is no dead letter {first} among the newest {} messages of dead letter topics",
+                budget.looked_at()
+            ),
             "`wasmill dlq list` shows them; also TOPIC/PARTITION@OFFSET names one",
         ))
     }

@@ -427,7 +427,10 @@ fn blocks_of_closed_letters_are_not_looked_at_again() {
     assert_eq!(look(), count);
     assert_eq!(look(), BLOCK + 10, "the first block is known to be closed");
     let fixture = fixture.crash();
-    let filter = DeadLetterFilter::default();
+    let filter = DeadLetterFilter {
+        scan: Some(100_000),
+        ..DeadLetterFilter::default()
+    };
     let list = fixture.console.dead_letters(&filter).unwrap();
     assert_eq!(list.scanned.looked_at, BLOCK + 10, "also after a crash");
     // What is resolved and sent back opens its block.
@@ -460,7 +463,10 @@ fn closed_blocks_are_found_without_anybody_asking() {
         .take_while(|_| fixture.console.sweep(&mut sweep).unwrap() == PART_EVERY)
         .count();
     assert!((1..10).contains(&parts), "{parts}");
-    let list = fixture.console.dead_letters(&DeadLetterFilter::default());
+    let list = fixture.console.dead_letters(&DeadLetterFilter {
+        scan: Some(100_000),
+        ..DeadLetterFilter::default()
+    });
     // At most the block in which a part ended was not seen as a whole.
     assert!(list.unwrap().scanned.looked_at <= BLOCK);
 }
@@ -751,6 +757,10 @@ fn a_message_is_shown_with_what_its_groups_made_of_it() {
     fixture.close(Verb::Resolve, ids(&[dead(0)]));
     let facts = fixture.console.message_facts("orders", 0, 0).unwrap();
     assert!(facts.groups[0].finished);
+    assert_eq!(
+        facts.groups[0].dead_letter.as_deref(),
+        Some("orders.email.dlq/0@0")
+    );
     assert_eq!(facts.groups[0].rounds[0].state.state, State::Resolved);
     assert!(
         !fixture

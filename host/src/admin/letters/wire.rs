@@ -312,8 +312,11 @@ pub struct MessageGroup {
     /// Attempts that failed, of an unfinished one.
     pub failed_attempts: u32,
     pub last_error: Option<String>,
-    /// The ID that its dead letter has, when it had one that was acted on.
+    /// The ID that its dead letter has if it is one.
     pub dead_letter_id: String,
+    /// The place of its newest dead letter, when one is found among the newest.
+    pub dead_letter: Option<String>,
+    /// What became of its dead letters; of a new one nothing is kept.
     pub rounds: Vec<Round>,
 }
 

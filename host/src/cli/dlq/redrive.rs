@@ -51,7 +51,7 @@ pub(in crate::cli) struct Redrive {
     #[arg(long)]
     note: Option<String>,
     /// End this redrive instead: what it has sent goes on, the rest stays as it was
-    #[arg(long, value_name = "JOB", exclusive = true)]
+    #[arg(long, value_name = "JOB", conflicts_with_all = ["ids", "all", "dry_run", "rate", "stop_after", "follow"])]
     cancel: Option<String>,
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
