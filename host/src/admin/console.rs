@@ -10,12 +10,15 @@ use std::time::Duration;
 use super::audit::{AuditEntry, Trail};
 use super::error::{Code, Error};
 use super::letters;
+use super::operations::{Answer, Changes, Operations, Order};
+use super::seek::{self, SeekReply, SeekRequest};
 use super::time;
 use super::wire::{
     AppendedRange, Blob, CreateTopic, GroupDescription, GroupPartition, GroupSummary, Header,
     HostFacts, Message, OffsetReply, Page, PartitionDescription, ProduceReply, ReadRequest, Record,
     Status, StoreHealth, TopicDescription, TopicSummary,
 };
+use crate::connector::embedded::epoch;
 use crate::connector::embedded::{
     self, Append, ChunkBuilder, Commit, GroupId, Health, Log, PartitionId, Retention, Topic,
     TopicSpec,
@@ -46,6 +49,7 @@ pub struct Console {
 
 struct Running {
     snapshots: SnapshotSource,
+    operations: Option<Arc<Operations>>,
     started_at_ms: i64,
 }
 
@@ -60,12 +64,66 @@ impl Console {
     pub fn new(log: Log, snapshots: impl Fn() -> Vec<Snapshot> + Send + Sync + 'static) -> Self {
         let host = Some(Running {
             snapshots: Arc::new(snapshots),
+            operations: None,
             started_at_ms: time::now_ms(),
         });
         Self {
             host,
             ..Self::offline(log)
         }
+    }
+
+    /// The same with somebody who carries orders out.
+    #[must_use]
+    pub fn with_operations(mut self, operations: Arc<Operations>) -> Self {
+        if let Some(host) = &mut self.host {
+            host.operations = Some(operations);
+        }
+        self
+    }
+
+    /// Has the running host do something.
+    pub fn order(&self, order: Order) -> Result<Changes, Error> {
+        match self.operate(order)? {
+            Answer::Done(changes) => Ok(changes),
+            Answer::Sought(_) => Err(Error::internal("an order was answered as another")),
+        }
+    }
+
+    fn operate(&self, order: Order) -> Result<Answer, Error> {
+        let operations = self.host.as_ref().and_then(|host| host.operations.as_ref());
+        let operations = operations.ok_or_else(|| {
+            Error::new(
+                Code::NoHost,
+                "no host runs on this data directory",
+                "start it with `wasmill run`",
+            )
+        })?;
+        operations(order)
+    }
+
+    /// Moves a consumer group, or says what that would do.
+    pub fn seek(&self, group: &str, request: &SeekRequest) -> Result<SeekReply, Error> {
+        if self
+            .host
+            .as_ref()
+            .is_some_and(|host| host.operations.is_some())
+        {
+            let order = Order::Seek {
+                group: group.to_owned(),
+                request: request.clone(),
+            };
+            return match self.operate(order)? {
+                Answer::Sought(reply) => Ok(reply),
+                Answer::Done(_) => Err(Error::internal("an order was answered as another")),
+            };
+        }
+        let reply = seek::plan(&self.log, group, request)?;
+        seek::check(request, seek::tables(&self.log, group)?)?;
+        if !request.dry_run {
+            seek::apply(&self.log, request, &reply)?;
+        }
+        Ok(reply)
     }
 
     /// Over a log that a command opened itself.
@@ -286,6 +344,9 @@ impl Console {
         let snapshots = self.snapshots();
         let mut groups = Vec::new();
         for (id, name) in self.log.groups() {
+            if name.starts_with(epoch::NAMESPACE) {
+                continue;
+            }
             let partitions = self.group_partitions(id, &name, &owners, &snapshots)?;
             let mut topics: Vec<String> = partitions.iter().map(|one| one.topic.clone()).collect();
             topics.dedup();
@@ -548,7 +609,7 @@ fn pipelines_of(group: &str, snapshots: &[Snapshot]) -> Vec<String> {
 }
 
 /// An error for a name that is not known, with the nearest one that is.
-pub(super) fn unknown<'n>(
+pub fn unknown<'n>(
     code: Code,
     what: &str,
     name: &str,

@@ -39,6 +39,15 @@ pub enum Code {
     TopicExists,
     /// Something else is under way, or over.
     Conflict,
+    UnknownPipeline,
+    /// The message is not one that waits.
+    NotHeld,
+    /// The new configuration cannot take the place of the old one.
+    BadConfiguration,
+    /// What was asked for needs a running host.
+    NoHost,
+    /// The host has too much to do.
+    Busy,
     /// The store refuses reads or writes: disk full, damaged, held by another process.
     StoreUnavailable,
     /// No host answers.
@@ -77,6 +86,7 @@ impl Code {
             | Self::UnknownTopic
             | Self::UnknownPartition
             | Self::UnknownGroup
+            | Self::UnknownPipeline
             | Self::UnknownDeadLetter
             | Self::UnknownMessage
             | Self::UnknownJob => StatusCode::NOT_FOUND,
@@ -84,7 +94,12 @@ impl Code {
             Self::Invalid => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::TopicExists | Self::Conflict => StatusCode::CONFLICT,
+            Self::TopicExists
+            | Self::Conflict
+            | Self::NotHeld
+            | Self::BadConfiguration
+            | Self::NoHost => StatusCode::CONFLICT,
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::StoreUnavailable | Self::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }

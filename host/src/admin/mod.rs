@@ -8,10 +8,13 @@ pub mod guard;
 pub mod health;
 pub mod letters;
 pub mod openapi;
+mod operation_routes;
+pub mod operations;
 pub mod port;
 pub mod ports;
 pub mod remote;
 pub mod routes;
+pub mod seek;
 #[cfg(test)]
 mod slow;
 #[cfg(test)]

@@ -21,6 +21,7 @@ use super::error::{Code, Error};
 use super::guard::{Guarded, body_too_large, guard};
 use super::letters;
 use super::openapi;
+use super::operation_routes;
 use super::wire::{
     CreateTopic, GroupDescription, GroupSummary, OffsetReply, Page, ProduceReply, ProduceRequest,
     ReadRequest, Status, TopicDescription, TopicSummary,
@@ -61,6 +62,7 @@ pub(super) fn described() -> (Router<Arc<Console>>, OpenApi) {
         .routes(routes!(group))
         .routes(routes!(openapi_json))
         .merge(letters::routes::described())
+        .merge(operation_routes::described())
         .split_for_parts()
 }
 

@@ -11,6 +11,7 @@ mod error;
 mod groups;
 mod lint;
 mod new;
+mod operate;
 mod output;
 mod plugin;
 mod position;
@@ -71,6 +72,16 @@ enum Command {
     Run(run::Run),
     /// What runs, how far behind it is, and what holds it up
     Status(status::Status),
+    /// Stop a pipeline until it is resumed, also over a restart
+    Pause(operate::OfPipeline),
+    /// The same, after what was read is finished
+    Drain(operate::OfPipeline),
+    /// Let a paused or failed pipeline run
+    Resume(operate::OfPipeline),
+    /// Have the running host read its configuration and plugins again
+    Reload(operate::Reload),
+    /// Give up one message that holds its lane: it becomes a dead letter
+    Reject(operate::Reject),
     /// List, create and describe topics
     #[command(subcommand)]
     Topics(topics::Topics),
@@ -78,7 +89,7 @@ enum Command {
     Produce(produce::Produce),
     /// Show messages of a topic
     Consume(consume::Consume),
-    /// List and describe consumer groups
+    /// List, describe and move consumer groups
     #[command(subcommand)]
     Groups(groups::Groups),
     /// Dead letters: look at them, try a fix on them, send them back, close them
@@ -131,10 +142,15 @@ fn run(cli: Cli, out: &mut Out) -> Result<(), Error> {
         Command::Schema => schema::run(out),
         Command::Run(command) => run::run(&command, &place),
         Command::Status(command) => status::run(&command, &place, out),
+        Command::Pause(command) => operate::pause(command, &place, out),
+        Command::Drain(command) => operate::drain(command, &place, out),
+        Command::Resume(command) => operate::resume(command, &place, out),
+        Command::Reload(command) => operate::reload(&command, &place, out),
+        Command::Reject(command) => operate::reject(command, &place, out),
         Command::Topics(command) => topics::run(command, &place, out),
         Command::Produce(command) => produce::run(command, &place, out),
         Command::Consume(command) => consume::run(&command, &place, out),
-        Command::Groups(command) => groups::run(&command, &place, out),
+        Command::Groups(command) => groups::run(command, &place, out),
         Command::Dlq(command) => dlq::run(command, &place, out),
         Command::Show(command) => show::run(&command, &place, out),
         Command::Audit(command) => audit::run(&command, &place, out),

@@ -113,7 +113,11 @@ impl<'p> Trial<'p> {
             pipeline.handler.allow.clone()
         } else {
             Allow {
-                state: Some(StateGrant { max_size: u64::MAX }),
+                state: Some(StateGrant {
+                    max_size: u64::MAX,
+                    name: "try".to_owned(),
+                    version: 1,
+                }),
                 clock: true,
                 random: true,
             }
