@@ -226,12 +226,21 @@ fn a_redrive_without_a_host_is_processed_by_the_next_one() {
     assert_eq!(count(&job, "sent"), (GOOD + BAD) as u64);
     assert!(listed(&site, &[]).is_empty());
     assert_eq!(listed(&site, &["--state", "redriving"]).len(), GOOD + BAD);
-    site.configure("", &pipelines("probe"));
+    let follow = ["dlq", "jobs", job["id"].as_str().unwrap(), "--follow"];
+    // A host whose pipelines are others says that nobody takes them.
+    let both = pipelines("probe");
+    let analytics = both.find("  - name: analytics").unwrap();
+    site.configure("", &both[analytics..]);
     let process = site.start();
-    let (ok, text) = command(
-        &site,
-        &["dlq", "jobs", job["id"].as_str().unwrap(), "--follow"],
+    let (ok, text) = command(&site, &follow);
+    assert!(
+        !ok && text.contains("no pipeline of this host reads as g"),
+        "{text}"
     );
+    process.stop();
+    site.configure("", &both);
+    let process = site.start();
+    let (ok, text) = command(&site, &follow);
     assert!(ok, "{text}");
     process.stop();
     assert_eq!(listed(&site, &[]).len(), BAD);

@@ -158,6 +158,13 @@ fn follow(streams: &Streams, id: &str) -> Result<Job, Error> {
             bar.finish_and_clear();
             return Ok(job);
         }
+        if let (JobState::Draining, Some(trouble)) = (job.state, &job.trouble) {
+            bar.finish_and_clear();
+            return Err(Error::failed(
+                format!("the redrive {id} has sent everything, but {trouble}"),
+                "start the pipeline; nothing is lost meanwhile",
+            ));
+        }
         std::thread::sleep(LOOK);
         job = streams.job(id)?;
     }
