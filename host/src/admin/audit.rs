@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use axum::http::HeaderMap;
 use axum::http::header::USER_AGENT;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::error::{Code, Error};
-use crate::connector::embedded::{Commit, Log, Write};
+use crate::connector::embedded::{Commit, Log, Slice, Write};
 use crate::pipeline::offsets::truncated;
 
 /// Entries kept; older ones go.
@@ -22,8 +23,8 @@ const PREFIX: &[u8] = b"audit/";
 const PRUNE_EVERY: u32 = 64;
 
 /// One thing that somebody did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AuditEntry {
     /// Unix ms.
     pub at: i64,
     /// `cli` or `http`.
@@ -39,7 +40,9 @@ pub struct Entry {
 /// Who asks: our own command line says so in its user agent.
 #[must_use]
 pub fn who(headers: &HeaderMap) -> &'static str {
-    let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
+    let agent = headers
+        .get(USER_AGENT)
+        .and_then(|value| value.to_str().ok());
     match agent {
         Some(agent) if agent.starts_with("wasmill/") => "cli",
         _ => "http",
@@ -71,7 +74,7 @@ impl Trail {
         note: Option<&str>,
     ) -> Result<Vec<Write>, Error> {
         tracing::info!(target: "audit", who, command, on = target, note, "audit");
-        let entry = Entry {
+        let entry = AuditEntry {
             at: self.log.now_ms(),
             who: who.to_owned(),
             command: command.to_owned(),
@@ -112,7 +115,7 @@ impl Trail {
     }
 
     /// The newest first.
-    pub fn newest(&self, limit: usize) -> Result<Vec<Entry>, Error> {
+    pub fn newest(&self, limit: usize) -> Result<Vec<AuditEntry>, Error> {
         let found = self.all()?;
         found
             .iter()
@@ -130,12 +133,9 @@ impl Trail {
             .collect()
     }
 
-    fn all(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
-        let found = self.log.meta_scan(PREFIX, b"", 2 * AUDIT_ENTRIES_MAX)?;
-        Ok(found
-            .into_iter()
-            .map(|(key, value)| (key.to_vec(), value.to_vec()))
-            .collect())
+    /// Key and value, the oldest first.
+    fn all(&self) -> Result<Vec<(Slice, Slice)>, Error> {
+        Ok(self.log.meta_scan(PREFIX, b"", 2 * AUDIT_ENTRIES_MAX)?)
     }
 
     /// Deletes so many that the next entries stay within the limit.
@@ -143,11 +143,10 @@ impl Trail {
         let all = self.all()?;
         let kept = AUDIT_ENTRIES_MAX - PRUNE_EVERY as usize;
         let old = all.len().saturating_sub(kept);
-        writes.extend(
-            all.into_iter()
-                .take(old)
-                .map(|(key, _)| Write::Meta { key, value: None }),
-        );
+        writes.extend(all.into_iter().take(old).map(|(key, _)| Write::Meta {
+            key: key.to_vec(),
+            value: None,
+        }));
         Ok(())
     }
 }
@@ -167,7 +166,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = Log::open(dir.path(), Options::default()).unwrap();
         let trail = Trail::new(log.clone());
-        trail.record("cli", "dlq resolve", "a", Some("seen")).unwrap();
+        trail
+            .record("cli", "dlq resolve", "a", Some("seen"))
+            .unwrap();
         trail.record("http", "dlq purge", "b", None).unwrap();
         log.close().unwrap();
         let trail = Trail::new(Log::open(dir.path(), Options::default()).unwrap());

@@ -1,13 +1,15 @@
 //! What an operator may ask of one data directory and tell it: topics, messages, groups, status. Used
 //! by the admin port inside a running host and by commands that open a directory nobody holds. Dead
-//! letters are in `dead_letters.rs`. Not here: HTTP (`routes.rs`), text for people (`cli/`).
+//! letters are in `letters/`. Not here: HTTP (`routes.rs`), text for people (`cli/`).
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::audit::{AuditEntry, Trail};
 use super::error::{Code, Error};
+use super::letters;
 use super::operations::{Answer, Changes, Operations, Order};
 use super::seek::{self, SeekReply, SeekRequest};
 use super::time;
@@ -40,6 +42,8 @@ type SnapshotSource = Arc<dyn Fn() -> Vec<Snapshot> + Send + Sync>;
 /// An open log, and the pipelines that run on it when a host does.
 pub struct Console {
     pub(super) log: Log,
+    pub(super) letters: letters::Shared,
+    pub(super) audit: Trail,
     host: Option<Running>,
 }
 
@@ -63,7 +67,10 @@ impl Console {
             operations: None,
             started_at_ms: time::now_ms(),
         });
-        Self { log, host }
+        Self {
+            host,
+            ..Self::offline(log)
+        }
     }
 
     /// The same with somebody who carries orders out.
@@ -121,8 +128,29 @@ impl Console {
 
     /// Over a log that a command opened itself.
     #[must_use]
-    pub const fn offline(log: Log) -> Self {
-        Self { log, host: None }
+    pub fn offline(log: Log) -> Self {
+        Self {
+            letters: letters::Shared::default(),
+            audit: Trail::new(log.clone()),
+            log,
+            host: None,
+        }
+    }
+
+    /// Writes down who (`cli` or `http`) did what, durable on return.
+    pub fn record_audit(
+        &self,
+        who: &str,
+        command: &str,
+        target: &str,
+        note: Option<&str>,
+    ) -> Result<(), Error> {
+        self.audit.record(who, command, target, note)
+    }
+
+    /// What was done, the newest first.
+    pub fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, Error> {
+        self.audit.newest(limit)
     }
 
     pub fn status(&self) -> Result<Status, Error> {

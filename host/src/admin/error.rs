@@ -33,7 +33,12 @@ pub enum Code {
     UnknownPartition,
     UnknownGroup,
     UnknownDeadLetter,
+    UnknownMessage,
+    /// Of a redrive.
+    UnknownJob,
     TopicExists,
+    /// Something else is under way, or over.
+    Conflict,
     UnknownPipeline,
     /// The message is not one that waits.
     NotHeld,
@@ -82,14 +87,18 @@ impl Code {
             | Self::UnknownPartition
             | Self::UnknownGroup
             | Self::UnknownPipeline
-            | Self::UnknownDeadLetter => StatusCode::NOT_FOUND,
+            | Self::UnknownDeadLetter
+            | Self::UnknownMessage
+            | Self::UnknownJob => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Invalid => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::TopicExists | Self::NotHeld | Self::BadConfiguration | Self::NoHost => {
-                StatusCode::CONFLICT
-            }
+            Self::TopicExists
+            | Self::Conflict
+            | Self::NotHeld
+            | Self::BadConfiguration
+            | Self::NoHost => StatusCode::CONFLICT,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::StoreUnavailable | Self::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,

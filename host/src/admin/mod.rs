@@ -1,12 +1,12 @@
 //! What an operator can ask and tell: [`console::Console`] over an open log, the same over HTTP
 //! (`routes.rs`, `guard.rs`, served by `port.rs`), the client of it ([`remote::Remote`]), and the health
 //! port. Not here: how a person types and reads it (`cli/`).
+pub mod audit;
 pub mod console;
-pub mod dead_letter;
-pub mod dead_letters;
 pub mod error;
 pub mod guard;
 pub mod health;
+pub mod letters;
 pub mod openapi;
 mod operation_routes;
 pub mod operations;

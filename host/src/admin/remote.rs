@@ -15,9 +15,8 @@ use super::operations::{Changes, Order, ReloadRequest};
 use super::seek::{SeekReply, SeekRequest};
 use super::token::Token;
 use super::wire::{
-    CreateTopic, DeadLetter, DeadLetterFilter, DeadLetterList, GroupDescription, GroupSummary,
-    OffsetReply, Page, ProduceReply, ProduceRequest, ReadRequest, Record, Status, TopicDescription,
-    TopicSummary,
+    CreateTopic, GroupDescription, GroupSummary, OffsetReply, Page, ProduceReply, ProduceRequest,
+    ReadRequest, Record, Status, TopicDescription, TopicSummary,
 };
 
 /// Time to connect to a host.
@@ -149,33 +148,6 @@ impl Remote {
         self.get(&format!("/v1/groups/{}", segment(group)), &[])
     }
 
-    pub fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<DeadLetterList, Error> {
-        let mut query = Vec::new();
-        for (name, value) in [
-            ("topic", &filter.topic),
-            ("pipeline", &filter.pipeline),
-            ("reason", &filter.reason),
-        ] {
-            query.extend(value.clone().map(|value| (name, value)));
-        }
-        query.extend(filter.limit.map(|limit| ("limit", limit.to_string())));
-        self.get("/v1/dlq", &query)
-    }
-
-    pub fn dead_letter(&self, id: &str) -> Result<DeadLetter, Error> {
-        self.get(&format!("/v1/dlq/{}", segment(id)), &[])
-    }
-
-    pub fn dead_letter_at(
-        &self,
-        topic: &str,
-        partition: u32,
-        offset: u64,
-    ) -> Result<DeadLetter, Error> {
-        let path = format!("/v1/dlq/{}/{partition}/{offset}", segment(topic));
-        self.get(&path, &[])
-    }
-
     pub fn order(&self, order: &Order) -> Result<Changes, Error> {
         let verb =
             |pipeline: &str, verb: &str| format!("/v1/pipelines/{}/{verb}", segment(pipeline));
@@ -198,7 +170,11 @@ impl Remote {
         self.post(&format!("/v1/groups/{}/seek", segment(group)), request)
     }
 
-    fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, Error> {
+    pub(super) fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<T, Error> {
         let mut request = self
             .agent
             .get(format!("{}{path}", self.base))
@@ -209,7 +185,11 @@ impl Remote {
         self.answer(request.call())
     }
 
-    fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Error> {
+    pub(super) fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Error> {
         let request = self
             .agent
             .post(format!("{}{path}", self.base))
@@ -288,7 +268,7 @@ fn authorities(pem: &[u8]) -> Result<RootCerts, Error> {
 }
 
 /// A path segment, percent-encoded (RFC 3986: everything but unreserved characters).
-fn segment(text: &str) -> String {
+pub(super) fn segment(text: &str) -> String {
     use std::fmt::Write;
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {

@@ -19,12 +19,12 @@ use utoipa_axum::routes;
 use super::console::Console;
 use super::error::{Code, Error};
 use super::guard::{Guarded, body_too_large, guard};
+use super::letters;
 use super::openapi;
 use super::operation_routes;
 use super::wire::{
-    CreateTopic, DeadLetter, DeadLetterFilter, DeadLetterList, GroupDescription, GroupSummary,
-    OffsetReply, Page, ProduceReply, ProduceRequest, ReadRequest, Status, TopicDescription,
-    TopicSummary,
+    CreateTopic, GroupDescription, GroupSummary, OffsetReply, Page, ProduceReply, ProduceRequest,
+    ReadRequest, Status, TopicDescription, TopicSummary,
 };
 
 /// Body of a request, bytes.
@@ -60,10 +60,8 @@ pub(super) fn described() -> (Router<Arc<Console>>, OpenApi) {
         .routes(routes!(offset))
         .routes(routes!(groups))
         .routes(routes!(group))
-        .routes(routes!(dead_letters))
-        .routes(routes!(dead_letter))
-        .routes(routes!(dead_letter_at))
         .routes(routes!(openapi_json))
+        .merge(letters::routes::described())
         .merge(operation_routes::described())
         .split_for_parts()
 }
@@ -203,48 +201,6 @@ async fn groups(State(console): Shared) -> Reply<Vec<GroupSummary>> {
 async fn group(State(console): Shared, path: Wanted<String>) -> Reply<GroupDescription> {
     let group = path_of(path)?;
     answer(console, move |console| console.group(&group)).await
-}
-
-#[utoipa::path(
-    get,
-    path = "/v1/dlq",
-    params(DeadLetterFilter),
-    responses((status = OK, body = DeadLetterList, description = "dead letters, newest first")),
-)]
-async fn dead_letters(
-    State(console): Shared,
-    query: Asked<DeadLetterFilter>,
-) -> Reply<DeadLetterList> {
-    let filter = query_of(query)?;
-    answer(console, move |console| console.dead_letters(&filter)).await
-}
-
-#[utoipa::path(
-    get,
-    path = "/v1/dlq/{id}",
-    params(("id" = String, Path)),
-    responses((status = OK, body = DeadLetter, description = "the newest dead letter with this ID")),
-)]
-async fn dead_letter(State(console): Shared, path: Wanted<String>) -> Reply<DeadLetter> {
-    let id = path_of(path)?;
-    answer(console, move |console| console.dead_letter(&id)).await
-}
-
-#[utoipa::path(
-    get,
-    path = "/v1/dlq/{topic}/{partition}/{offset}",
-    params(("topic" = String, Path), ("partition" = u32, Path), ("offset" = u64, Path)),
-    responses((status = OK, body = DeadLetter, description = "the dead letter at this place")),
-)]
-async fn dead_letter_at(
-    State(console): Shared,
-    path: Wanted<(String, u32, u64)>,
-) -> Reply<DeadLetter> {
-    let (topic, partition, offset) = path_of(path)?;
-    answer(console, move |console| {
-        console.dead_letter_at(&topic, partition, offset)
-    })
-    .await
 }
 
 #[utoipa::path(

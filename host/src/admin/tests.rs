@@ -602,7 +602,7 @@ fn dead_letters_are_listed_newest_first_filtered_and_found_by_id_and_place() {
             .into_iter()
             .filter_map(|one| one.id)
             .collect();
-        (ids, list.more)
+        (ids, list.scanned.more)
     };
     let all = DeadLetterFilter::default();
     assert_eq!(

@@ -10,6 +10,7 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
+pub use super::letters::wire::*;
 use crate::pipeline::snapshot::{Holder, Snapshot};
 
 /// Bytes of a key, payload or header value: a JSON string when they are UTF-8, else
@@ -187,59 +188,6 @@ pub struct GroupPartition {
     /// Of the last of them.
     pub last_error: Option<String>,
     pub holder: Option<Holder>,
-}
-
-/// A dead letter: its `wasmill-dlq-*` headers decoded (§6.1). A header that is missing or cannot be
-/// read is `null`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct DeadLetter {
-    /// Where it stands: `topic/partition@offset`.
-    pub position: String,
-    pub id: Option<String>,
-    pub reason: Option<String>,
-    pub error: Option<String>,
-    pub attempts: Option<u32>,
-    /// Unix ms.
-    pub first_failed_at_ms: Option<i64>,
-    /// Unix ms.
-    pub last_failed_at_ms: Option<i64>,
-    pub origin_topic: Option<String>,
-    pub origin_partition: Option<u32>,
-    pub origin_offset: Option<u64>,
-    /// Unix ms.
-    pub origin_timestamp_ms: Option<i64>,
-    pub group: Option<String>,
-    pub pipeline: Option<String>,
-    pub plugin_digest: Option<String>,
-    pub redrive_count: Option<u32>,
-    /// The message as it stands in the dead letter topic, its original headers only.
-    pub message: Message,
-}
-
-/// `GET /v1/dlq?topic=&pipeline=&reason=&limit=`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-pub struct DeadLetterFilter {
-    /// A dead letter topic; all of them when absent.
-    #[serde(default)]
-    pub topic: Option<String>,
-    #[serde(default)]
-    pub pipeline: Option<String>,
-    #[serde(default)]
-    pub reason: Option<String>,
-    /// Newest first, at most this many. Default and cap: [`super::dead_letters::DEAD_LETTERS_MAX`].
-    #[serde(default)]
-    pub limit: Option<u32>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct DeadLetterList {
-    /// Newest first.
-    pub dead_letters: Vec<DeadLetter>,
-    pub topics: Vec<DeadLetterTopic>,
-    /// There are more: the limit, or the number of messages looked at, was reached.
-    pub more: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

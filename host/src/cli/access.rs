@@ -13,8 +13,8 @@ use crate::admin::remote::{Remote, Trust};
 use crate::admin::seek::{SeekReply, SeekRequest};
 use crate::admin::token::{Address, Token};
 use crate::admin::wire::{
-    CreateTopic, DeadLetter, DeadLetterFilter, DeadLetterList, GroupDescription, GroupSummary,
-    OffsetReply, Page, ProduceReply, ReadRequest, Record, Status, TopicDescription, TopicSummary,
+    CreateTopic, GroupDescription, GroupSummary, OffsetReply, Page, ProduceReply, ReadRequest,
+    Record, Status, TopicDescription, TopicSummary,
 };
 use crate::connector::embedded;
 
@@ -168,32 +168,6 @@ impl Streams {
         Ok(match self {
             Self::Here(console) => console.seek(group, request)?,
             Self::There(remote) => remote.seek(group, request)?,
-        })
-    }
-
-    pub(super) fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<DeadLetterList, Error> {
-        Ok(match self {
-            Self::Here(console) => console.dead_letters(filter)?,
-            Self::There(remote) => remote.dead_letters(filter)?,
-        })
-    }
-
-    pub(super) fn dead_letter(&self, id: &str) -> Result<DeadLetter, Error> {
-        Ok(match self {
-            Self::Here(console) => console.dead_letter(id)?,
-            Self::There(remote) => remote.dead_letter(id)?,
-        })
-    }
-
-    pub(super) fn dead_letter_at(
-        &self,
-        topic: &str,
-        partition: u32,
-        offset: u64,
-    ) -> Result<DeadLetter, Error> {
-        Ok(match self {
-            Self::Here(console) => console.dead_letter_at(topic, partition, offset)?,
-            Self::There(remote) => remote.dead_letter_at(topic, partition, offset)?,
         })
     }
 

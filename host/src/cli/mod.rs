@@ -2,6 +2,7 @@
 //! `plugin/`, `host/`); they only read arguments and show answers.
 
 mod access;
+mod audit;
 mod build;
 mod confirm;
 mod consume;
@@ -18,6 +19,7 @@ mod produce;
 mod record;
 mod run;
 mod schema;
+mod show;
 mod status;
 mod text;
 mod topics;
@@ -90,9 +92,13 @@ enum Command {
     /// List, describe and move consumer groups
     #[command(subcommand)]
     Groups(groups::Groups),
-    /// List and show dead letters
+    /// Dead letters: look at them, try a fix on them, send them back, close them
     #[command(subcommand)]
     Dlq(dlq::Dlq),
+    /// One message in full, and what the host knows of it
+    Show(show::Show),
+    /// What was changed by hand, by whom and why
+    Audit(audit::Audit),
 }
 
 /// The data directory a command works on.
@@ -146,6 +152,8 @@ fn run(cli: Cli, out: &mut Out) -> Result<(), Error> {
         Command::Consume(command) => consume::run(&command, &place, out),
         Command::Groups(command) => groups::run(command, &place, out),
         Command::Dlq(command) => dlq::run(command, &place, out),
+        Command::Show(command) => show::run(&command, &place, out),
+        Command::Audit(command) => audit::run(&command, &place, out),
     }
 }
 
@@ -233,10 +241,19 @@ mod tests {
             &["wasmill", "topics", "create", "t", "--partitions", "0"],
             &["wasmill", "run"],
             &["wasmill", "nonsense"],
+            &["wasmill", "dlq", "redrive", "--cancel", "r1", "--all"],
+            &["wasmill", "dlq", "try"],
+            &["wasmill", "dlq", "jobs", "--follow"],
         ] {
             let error = Cli::try_parse_from(wrong).err().unwrap();
             assert_eq!(error.exit_code(), i32::from(error::USAGE), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_redrive_is_cancelled_in_any_directory() {
+        let line = ["wasmill", "dlq", "redrive", "--cancel", "r1", "-o", "json"];
+        assert!(Cli::try_parse_from(line.into_iter().chain(["--data-dir", "d"])).is_ok());
     }
 
     #[test]

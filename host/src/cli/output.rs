@@ -169,6 +169,19 @@ pub(super) fn progress_bytes(total: u64, what: &'static str) -> ProgressBar {
     styled(bar, template, what)
 }
 
+/// A progress bar over things that are counted, on stderr, hidden when that is no terminal.
+#[must_use]
+pub(super) fn progress_count(total: u64, what: &'static str) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    styled(
+        ProgressBar::new(total),
+        "{msg} {wide_bar} {pos}/{len} ({per_sec})",
+        what,
+    )
+}
+
 fn styled(bar: ProgressBar, template: &str, what: &'static str) -> ProgressBar {
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);

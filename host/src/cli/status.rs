@@ -49,7 +49,7 @@ fn show(answer: &Answer, now_ms: i64, out: &mut Out) -> Result<(), Error> {
             .iter()
             .map(|one| vec![one.topic.clone(), text::count(one.messages)]);
         out.table(&["DEAD LETTER TOPIC", "MESSAGES"], rows, "")?;
-        out.line("see them with `wasmill dlq list`")?;
+        out.line("closed ones count as well; those to look at: `wasmill dlq list`")?;
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use crate::admin::console::Console;
+use crate::admin::letters::runner::Runner;
 use crate::admin::ports::{self, Ports};
 use crate::admin::token::Token;
 use crate::config::valid::Config;
@@ -96,6 +97,7 @@ pub struct Host {
     lifetime: Lifetime,
     pipelines: Pipelines,
     ports: Ports,
+    redrives: Runner,
     desk: Desk,
     shutdown_timeout: Duration,
 }
@@ -183,11 +185,13 @@ impl Opened {
         );
         let console =
             Console::new(log.clone(), move || seen.snapshots()).with_operations(operations);
+        let console = Arc::new(console);
         let (admin, health) = listen;
-        let ports = Ports::open(&data_dir, admin, health, Arc::new(console), metrics)?;
+        let ports = Ports::open(&data_dir, admin, health, Arc::clone(&console), metrics)?;
         // From here on messages may be lost in a call: an end without `stop` is an unclean one.
         let lifetime = Lifetime::begin(&log)?;
         pipelines.start_all(lifetime.is_suspect())?;
+        let redrives = Runner::start(console).map_err(Error::Thread)?;
         tracing::info!(
             pipelines = pipelines.len(),
             ms = begun.elapsed().as_millis() as u64,
@@ -199,6 +203,7 @@ impl Opened {
             pipelines,
             ports,
             desk,
+            redrives,
             shutdown_timeout,
         })
     }
@@ -265,9 +270,11 @@ impl Host {
             pipelines,
             ports,
             desk,
+            redrives,
             shutdown_timeout,
         } = self;
         drop(desk);
+        redrives.stop();
         let ended = drain(pipelines.into_running(), shutdown_timeout, hurry);
         ports.close();
         // A call that was cut off did not end this host; that it was stopped in order is what counts.

@@ -5,6 +5,7 @@
 //! The record is JSON with a version, so that a newer one is refused and not misread.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::pipeline::offsets::truncated;
 
@@ -16,7 +17,9 @@ pub const NOTE_BYTES_MAX: usize = 1024;
 const VERSION: u8 = 1;
 
 /// Of one dead letter in one round; a letter that fails again after a redrive is in the next round, and new.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Nobody has acted on it.
@@ -72,6 +75,10 @@ pub struct Record {
     /// The redrive that sent it back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,
+    /// Where it lies in the partition of the redrive topic: once the consumer group has passed it and it
+    /// still counts as redriving, it was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redrive_offset: Option<u64>,
 }
 
 /// Why a record cannot be read.
@@ -95,6 +102,17 @@ impl Record {
             by: by.to_owned(),
             note: note.map(|note| truncated(note, NOTE_BYTES_MAX).to_owned()),
             job: None,
+            redrive_offset: None,
+        }
+    }
+
+    /// On its way back since `at_ms`, sent by `job`, at that offset of the redrive topic.
+    #[must_use]
+    pub fn redriving(at_ms: i64, by: &str, job: &str, redrive_offset: u64) -> Self {
+        Self {
+            job: Some(job.to_owned()),
+            redrive_offset: Some(redrive_offset),
+            ..Self::new(State::Redriving, at_ms, by, None)
         }
     }
 
@@ -151,6 +169,8 @@ mod tests {
             let record = Record::new(state, 5, "cli", Some("looked at it"));
             assert_eq!(Record::decode(&record.encode()), Ok(record));
         }
+        let record = Record::redriving(5, "host", "j1", 9);
+        assert_eq!(Record::decode(&record.encode()), Ok(record));
     }
 
     #[test]

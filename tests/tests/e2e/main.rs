@@ -11,6 +11,7 @@
 mod change;
 mod deferred;
 mod idempotency;
+mod letters;
 mod messages;
 mod mutants;
 mod operations;

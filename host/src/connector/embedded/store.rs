@@ -99,7 +99,11 @@ impl Target {
                 .index_block_pinning_policy(PinningPolicy::all(true))
                 .compaction_strategy(leveled(BUCKET_L0_TABLES)),
             Self::Completions(_) => base.compaction_strategy(leveled(SEGMENT_L0_TABLES)),
-            Self::Meta | Self::Progress | Self::State => base,
+            // States of dead letters are looked up by random keys, and there may be millions.
+            Self::Meta => base
+                .filter_block_pinning_policy(PinningPolicy::all(true))
+                .index_block_pinning_policy(PinningPolicy::all(true)),
+            Self::Progress | Self::State => base,
         }
     }
 }
