@@ -49,7 +49,7 @@ fn an_outage_opens_the_circuit_spends_no_attempts_and_is_over_within_one_probe_i
     let began = Instant::now();
     let why = until("the circuit opens", || {
         let pipeline = process.status().pipelines.remove(0);
-        (pipeline.state == State::Blocked).then_some(pipeline.why.unwrap())
+        (pipeline.state == State::Blocked).then(|| pipeline.why.unwrap())
     });
     assert!(
         began.elapsed() < Duration::from_secs(3),
