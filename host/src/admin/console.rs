@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ type SnapshotSource = Arc<dyn Fn() -> Vec<Snapshot> + Send + Sync>;
 /// An open log, and the pipelines that run on it when a host does.
 pub struct Console {
     pub(super) log: Log,
+    /// Folder of the host's log files.
+    pub(super) logs: Option<PathBuf>,
     host: Option<Running>,
 }
 
@@ -58,13 +61,28 @@ impl Console {
             snapshots: Arc::new(snapshots),
             started_at_ms: time::now_ms(),
         });
-        Self { log, host }
+        Self {
+            log,
+            logs: None,
+            host,
+        }
+    }
+
+    /// The host's log files lie in `folder`.
+    #[must_use]
+    pub fn with_logs(self, folder: PathBuf) -> Self {
+        let logs = Some(folder);
+        Self { logs, ..self }
     }
 
     /// Over a log that a command opened itself.
     #[must_use]
     pub const fn offline(log: Log) -> Self {
-        Self { log, host: None }
+        Self {
+            log,
+            logs: None,
+            host: None,
+        }
     }
 
     pub fn status(&self) -> Result<Status, Error> {

@@ -1,12 +1,15 @@
 //! What an operator can ask and tell: [`console::Console`] over an open log, the same over HTTP
 //! (`routes.rs`, `guard.rs`, served by `port.rs`), the client of it ([`remote::Remote`]), and the health
 //! port. Not here: how a person types and reads it (`cli/`).
+pub mod audit;
 pub mod console;
 pub mod dead_letter;
 pub mod dead_letters;
 pub mod error;
 pub mod guard;
 pub mod health;
+pub mod logs;
+mod observe_routes;
 pub mod openapi;
 pub mod port;
 pub mod ports;
@@ -19,6 +22,7 @@ mod tests;
 pub mod time;
 pub mod tls;
 pub mod token;
+pub mod trace;
 #[cfg(test)]
 mod walk;
 pub mod wire;

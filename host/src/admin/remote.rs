@@ -11,7 +11,9 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 
 use super::error::{Code, Error};
 use super::guard::{REQUEST_TIME_MAX, is_loopback};
+use super::logs::{LogPage, LogQuery};
 use super::token::Token;
+use super::trace::{Trace, TraceQuery};
 use super::wire::{
     CreateTopic, DeadLetter, DeadLetterFilter, DeadLetterList, GroupDescription, GroupSummary,
     OffsetReply, Page, ProduceReply, ProduceRequest, ReadRequest, Record, Status, TopicDescription,
@@ -168,6 +170,28 @@ impl Remote {
     ) -> Result<DeadLetter, Error> {
         let path = format!("/v1/dlq/{}/{partition}/{offset}", segment(topic));
         self.get(&path, &[])
+    }
+
+    pub fn logs(&self, query: &LogQuery) -> Result<LogPage, Error> {
+        let mut asked = Vec::new();
+        for (name, value) in [
+            ("pipeline", query.pipeline.clone()),
+            ("level", query.level.clone()),
+            ("correlation_id", query.correlation_id.clone()),
+            ("since_ms", query.since_ms.map(|at| at.to_string())),
+            ("limit", query.limit.map(|limit| limit.to_string())),
+            ("after", query.after.clone()),
+        ] {
+            asked.extend(value.map(|value| (name, value)));
+        }
+        self.get("/v1/logs", &asked)
+    }
+
+    pub fn trace(&self, id: &str, query: &TraceQuery) -> Result<Trace, Error> {
+        let mut asked = Vec::new();
+        asked.extend(query.since_ms.map(|at| ("since_ms", at.to_string())));
+        asked.extend(query.messages.map(|count| ("messages", count.to_string())));
+        self.get(&format!("/v1/trace/{}", segment(id)), &asked)
     }
 
     fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, Error> {

@@ -19,6 +19,7 @@ use utoipa_axum::routes;
 use super::console::Console;
 use super::error::{Code, Error};
 use super::guard::{Guarded, body_too_large, guard};
+use super::observe_routes;
 use super::openapi;
 use super::wire::{
     CreateTopic, DeadLetter, DeadLetterFilter, DeadLetterList, GroupDescription, GroupSummary,
@@ -33,10 +34,10 @@ pub const WAIT_MAX: Duration = Duration::from_secs(20);
 /// How often a long poll looks again.
 const WAIT_STEP: Duration = Duration::from_millis(20);
 
-type Shared = State<Arc<Console>>;
-type Reply<T> = Result<Json<T>, Error>;
-type Wanted<T> = Result<Path<T>, PathRejection>;
-type Asked<T> = Result<Query<T>, QueryRejection>;
+pub(super) type Shared = State<Arc<Console>>;
+pub(super) type Reply<T> = Result<Json<T>, Error>;
+pub(super) type Wanted<T> = Result<Path<T>, PathRejection>;
+pub(super) type Asked<T> = Result<Query<T>, QueryRejection>;
 
 /// All routes behind the guard; also an unknown route and a wrong method need the token.
 pub(super) fn router(console: Arc<Console>, guarded: Guarded) -> Router {
@@ -63,6 +64,7 @@ pub(super) fn described() -> (Router<Arc<Console>>, OpenApi) {
         .routes(routes!(dead_letter))
         .routes(routes!(dead_letter_at))
         .routes(routes!(openapi_json))
+        .merge(observe_routes::described())
         .split_for_parts()
 }
 
@@ -271,7 +273,7 @@ async fn wrong_method() -> Error {
 }
 
 /// Runs `ask` on a thread that may block: the log reads from disk and waits for fsync.
-async fn answer<T: Send + 'static>(
+pub(super) async fn answer<T: Send + 'static>(
     console: Arc<Console>,
     ask: impl FnOnce(&Console) -> Result<T, Error> + Send + 'static,
 ) -> Reply<T> {
@@ -284,12 +286,12 @@ async fn answer<T: Send + 'static>(
     }
 }
 
-fn path_of<T>(path: Wanted<T>) -> Result<T, Error> {
+pub(super) fn path_of<T>(path: Wanted<T>) -> Result<T, Error> {
     path.map(|Path(value)| value)
         .map_err(|why| Error::new(Code::Invalid, format!("the path: {}", why.body_text()), ""))
 }
 
-fn query_of<T>(query: Asked<T>) -> Result<T, Error> {
+pub(super) fn query_of<T>(query: Asked<T>) -> Result<T, Error> {
     query
         .map(|Query(value)| value)
         .map_err(|why| Error::new(Code::Invalid, format!("the query: {}", why.body_text()), ""))

@@ -8,6 +8,7 @@ mod dlq;
 mod error;
 mod groups;
 mod lint;
+mod logs;
 mod new;
 mod output;
 mod plugin;
@@ -19,6 +20,7 @@ mod schema;
 mod status;
 mod text;
 mod topics;
+mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -68,6 +70,10 @@ enum Command {
     Run(run::Run),
     /// What runs, how far behind it is, and what holds it up
     Status(status::Status),
+    /// Log lines of the host and of its handlers
+    Logs(logs::Logs),
+    /// What happened to one message, across pipelines
+    Trace(trace::Trace),
     /// List, create and describe topics
     #[command(subcommand)]
     Topics(topics::Topics),
@@ -124,6 +130,8 @@ fn run(cli: Cli, out: &mut Out) -> Result<(), Error> {
         Command::Schema => schema::run(out),
         Command::Run(command) => run::run(&command, &place),
         Command::Status(command) => status::run(&command, &place, out),
+        Command::Logs(command) => logs::run(&command, &place, out),
+        Command::Trace(command) => trace::run(&command, &place, out),
         Command::Topics(command) => topics::run(command, &place, out),
         Command::Produce(command) => produce::run(command, &place, out),
         Command::Consume(command) => consume::run(&command, &place, out),

@@ -19,7 +19,7 @@ pub(super) struct Run {
 
 /// Runs until a signal.
 pub(super) fn run(run: &Run, place: &Place) -> Result<(), Error> {
-    logging::start(logging::DEFAULT_FILTER).map_err(|why| Error::usage(why.to_string(), ""))?;
+    let mut keeper = logging::start_host().map_err(|why| Error::usage(why.to_string(), ""))?;
     let loaded = match lint::load(&run.paths) {
         Ok(loaded) => loaded,
         Err(error) => {
@@ -46,7 +46,7 @@ pub(super) fn run(run: &Run, place: &Place) -> Result<(), Error> {
             config.host.data_dir.display()
         ));
     }
-    host::run(&config).map_err(|why| {
+    let ended = host::run(&config, &mut keeper).map_err(|why| {
         if !output::stderr_is_terminal() {
             // Whoever collects these lines parses each of them.
             tracing::error!(error = %why, "the host ends");
@@ -58,5 +58,7 @@ pub(super) fn run(run: &Run, place: &Place) -> Result<(), Error> {
             Some((message, help)) => Error::failed(message, help),
             None => Error::failed(text, ""),
         }
-    })
+    });
+    keeper.flush();
+    ended
 }

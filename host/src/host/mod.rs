@@ -21,6 +21,7 @@ use crate::config::{self, secret};
 use crate::connector::embedded::{self, Log, Options};
 use crate::pipeline::snapshot::{Snapshot, State};
 use crate::plugin;
+use crate::telemetry::log_files::{self, Keeper, LOGS_DIR};
 use crate::telemetry::metrics::{self, Metrics};
 
 use lifetime::Lifetime;
@@ -82,9 +83,12 @@ pub struct Host {
 }
 
 /// Runs until SIGTERM or SIGINT; a second one cuts the drain short (§10.2).
-pub fn run(config: &Config) -> Result<(), Error> {
+///
+/// `keeper` gets the place of the log files once the data directory is held.
+pub fn run(config: &Config, keeper: &mut Keeper) -> Result<(), Error> {
     // Until it is ready to start, a signal just ends it; from the first answer of a port on, in order.
     let opened = Opened::new(config)?;
+    keep_logs(config, keeper);
     let signals = signals()?;
     let mut host = opened.start()?;
     while signals.try_recv().is_err() {
@@ -92,6 +96,22 @@ pub fn run(config: &Config) -> Result<(), Error> {
         host.look_after();
     }
     host.stop(&signals)
+}
+
+/// A host that cannot keep its log lines in files still runs: they are on stderr.
+fn keep_logs(config: &Config, keeper: &mut Keeper) {
+    let Some(logs) = config.host.logs else {
+        keeper.off();
+        return;
+    };
+    let folder = config.host.data_dir.join(LOGS_DIR);
+    let bounds = log_files::Bounds {
+        size: logs.size,
+        files: logs.files,
+    };
+    if let Err(error) = keeper.open(&folder, bounds) {
+        tracing::warn!(folder = %folder.display(), %error, "log lines are not kept in files");
+    }
 }
 
 /// A host whose log is open and whose plugins are loaded; nothing runs yet.
@@ -141,7 +161,8 @@ impl<'c> Opened<'c> {
             .collect();
         let console = Console::new(log.clone(), move || {
             watches.iter().map(|watch| watch.snapshot()).collect()
-        });
+        })
+        .with_logs(config.host.data_dir.join(LOGS_DIR));
         let ports = Ports::open(
             &config.host.data_dir,
             admin_port(&config.host)?,
