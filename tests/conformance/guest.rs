@@ -81,6 +81,8 @@ impl Guest {
     pub(crate) fn new(engine: &TestEngine) -> Self {
         let allow = Allow {
             state: Some(StateGrant {
+                name: "default".to_owned(),
+                version: 1,
                 max_size: 1024 * 1024,
             }),
             clock: true,

@@ -39,7 +39,9 @@ pub struct Entry {
 /// Who asks: our own command line says so in its user agent.
 #[must_use]
 pub fn who(headers: &HeaderMap) -> &'static str {
-    let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
+    let agent = headers
+        .get(USER_AGENT)
+        .and_then(|value| value.to_str().ok());
     match agent {
         Some(agent) if agent.starts_with("wasmill/") => "cli",
         _ => "http",
@@ -167,7 +169,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = Log::open(dir.path(), Options::default()).unwrap();
         let trail = Trail::new(log.clone());
-        trail.record("cli", "dlq resolve", "a", Some("seen")).unwrap();
+        trail
+            .record("cli", "dlq resolve", "a", Some("seen"))
+            .unwrap();
         trail.record("http", "dlq purge", "b", None).unwrap();
         log.close().unwrap();
         let trail = Trail::new(Log::open(dir.path(), Options::default()).unwrap());

@@ -9,18 +9,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{Code, Error};
+use super::operations::{Answer, Changes, Operations, Order};
+use super::seek::{self, SeekReply, SeekRequest};
 use super::time;
 use super::wire::{
     AppendedRange, Blob, CreateTopic, GroupDescription, GroupPartition, GroupSummary, Header,
     HostFacts, Message, OffsetReply, Page, PartitionDescription, ProduceReply, ReadRequest, Record,
     Status, StoreHealth, TopicDescription, TopicSummary,
 };
+use crate::connector::embedded::epoch;
 use crate::connector::embedded::{
     self, Append, ChunkBuilder, Commit, GroupId, Health, Log, PartitionId, Retention, Topic,
     TopicSpec,
 };
 use crate::expression::nearest;
 use crate::message::{HeadersBuf, MessageRef};
+use crate::pipeline::correlation;
 use crate::pipeline::offsets::Progress;
 use crate::pipeline::snapshot::Snapshot;
 
@@ -45,6 +49,7 @@ pub struct Console {
 
 struct Running {
     snapshots: SnapshotSource,
+    operations: Option<Arc<Operations>>,
     started_at_ms: i64,
 }
 
@@ -59,6 +64,7 @@ impl Console {
     pub fn new(log: Log, snapshots: impl Fn() -> Vec<Snapshot> + Send + Sync + 'static) -> Self {
         let host = Some(Running {
             snapshots: Arc::new(snapshots),
+            operations: None,
             started_at_ms: time::now_ms(),
         });
         Self {
@@ -73,6 +79,59 @@ impl Console {
     pub fn with_logs(self, folder: PathBuf) -> Self {
         let logs = Some(folder);
         Self { logs, ..self }
+    }
+
+    /// The same with somebody who carries orders out.
+    #[must_use]
+    pub fn with_operations(mut self, operations: Arc<Operations>) -> Self {
+        if let Some(host) = &mut self.host {
+            host.operations = Some(operations);
+        }
+        self
+    }
+
+    /// Has the running host do something.
+    pub fn order(&self, order: Order) -> Result<Changes, Error> {
+        match self.operate(order)? {
+            Answer::Done(changes) => Ok(changes),
+            Answer::Sought(_) => Err(Error::internal("an order was answered as another")),
+        }
+    }
+
+    fn operate(&self, order: Order) -> Result<Answer, Error> {
+        let operations = self.host.as_ref().and_then(|host| host.operations.as_ref());
+        let operations = operations.ok_or_else(|| {
+            Error::new(
+                Code::NoHost,
+                "no host runs on this data directory",
+                "start it with `wasmill run`",
+            )
+        })?;
+        operations(order)
+    }
+
+    /// Moves a consumer group, or says what that would do.
+    pub fn seek(&self, group: &str, request: &SeekRequest) -> Result<SeekReply, Error> {
+        if self
+            .host
+            .as_ref()
+            .is_some_and(|host| host.operations.is_some())
+        {
+            let order = Order::Seek {
+                group: group.to_owned(),
+                request: request.clone(),
+            };
+            return match self.operate(order)? {
+                Answer::Sought(reply) => Ok(reply),
+                Answer::Done(_) => Err(Error::internal("an order was answered as another")),
+            };
+        }
+        let reply = seek::plan(&self.log, group, request)?;
+        seek::check(request, seek::tables(&self.log, group)?)?;
+        if !request.dry_run {
+            seek::apply(&self.log, request, &reply)?;
+        }
+        Ok(reply)
     }
 
     /// Over a log that a command opened itself.
@@ -199,12 +258,13 @@ impl Console {
             ));
         }
         let mut builders: BTreeMap<u32, ChunkBuilder> = BTreeMap::new();
+        let mut correlation_ids = Vec::with_capacity(records.len());
         for (place, record) in records.iter().enumerate() {
-            self.encode(&topic, record, &mut builders)
-                .map_err(|why| Error {
-                    message: format!("record {place} of the request: {}", why.message),
-                    ..why
-                })?;
+            let encoded = self.encode(&topic, record, &mut builders);
+            correlation_ids.push(encoded.map_err(|why| Error {
+                message: format!("record {place} of the request: {}", why.message),
+                ..why
+            })?);
         }
         let mut commit = Commit::default();
         let mut partitions = Vec::with_capacity(builders.len());
@@ -230,6 +290,7 @@ impl Console {
         Ok(ProduceReply {
             acknowledged: records.len() as u64,
             partitions,
+            correlation_ids,
         })
     }
 
@@ -276,6 +337,9 @@ impl Console {
         let snapshots = self.snapshots();
         let mut groups = Vec::new();
         for (id, name) in self.log.groups() {
+            if name.starts_with(epoch::NAMESPACE) {
+                continue;
+            }
             let partitions = self.group_partitions(id, &name, &owners, &snapshots)?;
             let mut topics: Vec<String> = partitions.iter().map(|one| one.topic.clone()).collect();
             topics.dedup();
@@ -402,18 +466,25 @@ impl Console {
         Ok(names)
     }
 
+    /// Adds the record to those of its partition; its correlation ID, made here when it has none.
     fn encode(
         &self,
         topic: &Topic,
         record: &Record,
         builders: &mut BTreeMap<u32, ChunkBuilder>,
-    ) -> Result<(), Error> {
+    ) -> Result<String, Error> {
         let mut headers = HeadersBuf::new();
-        for header in &record.headers {
-            if !headers.push(
-                &header.name,
-                header.value.as_ref().map(|value| value.0.as_slice()),
-            ) {
+        let own = record.headers.iter().map(|header| {
+            let value = header.value.as_ref().map(|value| value.0.as_slice());
+            (header.name.as_str(), value)
+        });
+        let known = correlation_of(record);
+        let made = known.is_none().then(|| uuid::Uuid::now_v7().to_string());
+        let added = made
+            .iter()
+            .map(|id| (correlation::HEADER, Some(id.as_bytes())));
+        for (name, value) in own.chain(added) {
+            if !headers.push(name, value) {
                 return Err(Error::new(
                     Code::TooLarge,
                     "it has too many or too large headers",
@@ -445,7 +516,7 @@ impl Console {
         };
         self.known_partition(topic, partition)?;
         builders.entry(partition).or_default().push(&message);
-        Ok(())
+        Ok(made.or(known).unwrap_or_default())
     }
 
     fn owners(&self) -> BTreeMap<PartitionId, Owner> {
@@ -530,6 +601,18 @@ pub(super) fn message(
     }
 }
 
+/// The record's own correlation ID, by the rule of the host: the last one, when it is text of the right
+/// length.
+fn correlation_of(record: &Record) -> Option<String> {
+    let last = record
+        .headers
+        .iter()
+        .rfind(|header| header.name == correlation::HEADER)?;
+    let value = &last.value.as_ref()?.0;
+    let fits = !value.is_empty() && value.len() <= correlation::LEN_MAX;
+    fits.then(|| String::from_utf8(value.clone()).ok())?
+}
+
 fn pipelines_of(group: &str, snapshots: &[Snapshot]) -> Vec<String> {
     let own = snapshots
         .iter()
@@ -538,7 +621,7 @@ fn pipelines_of(group: &str, snapshots: &[Snapshot]) -> Vec<String> {
 }
 
 /// An error for a name that is not known, with the nearest one that is.
-pub(super) fn unknown<'n>(
+pub fn unknown<'n>(
     code: Code,
     what: &str,
     name: &str,

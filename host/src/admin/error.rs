@@ -34,6 +34,15 @@ pub enum Code {
     UnknownGroup,
     UnknownDeadLetter,
     TopicExists,
+    UnknownPipeline,
+    /// The message is not one that waits.
+    NotHeld,
+    /// The new configuration cannot take the place of the old one.
+    BadConfiguration,
+    /// What was asked for needs a running host.
+    NoHost,
+    /// The host has too much to do.
+    Busy,
     /// The store refuses reads or writes: disk full, damaged, held by another process.
     StoreUnavailable,
     /// No host answers.
@@ -72,12 +81,16 @@ impl Code {
             | Self::UnknownTopic
             | Self::UnknownPartition
             | Self::UnknownGroup
+            | Self::UnknownPipeline
             | Self::UnknownDeadLetter => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Invalid => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::TopicExists => StatusCode::CONFLICT,
+            Self::TopicExists | Self::NotHeld | Self::BadConfiguration | Self::NoHost => {
+                StatusCode::CONFLICT
+            }
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::StoreUnavailable | Self::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }

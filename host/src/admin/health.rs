@@ -39,7 +39,11 @@ impl Readiness {
             .iter()
             .map(|snapshot| PipelineReadiness {
                 pipeline: snapshot.pipeline.clone(),
-                ready: snapshot.state == PipelineState::Running,
+                // What an operator paused is as it is wanted; the detail says so.
+                ready: matches!(
+                    snapshot.state,
+                    PipelineState::Running | PipelineState::Paused
+                ),
                 state: snapshot.state,
                 why: snapshot.why.clone(),
             })

@@ -11,10 +11,13 @@ pub mod health;
 pub mod logs;
 mod observe_routes;
 pub mod openapi;
+mod operation_routes;
+pub mod operations;
 pub mod port;
 pub mod ports;
 pub mod remote;
 pub mod routes;
+pub mod seek;
 #[cfg(test)]
 mod slow;
 #[cfg(test)]

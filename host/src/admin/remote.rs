@@ -12,6 +12,8 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 use super::error::{Code, Error};
 use super::guard::{REQUEST_TIME_MAX, is_loopback};
 use super::logs::{LogPage, LogQuery};
+use super::operations::{Changes, Order, ReloadRequest};
+use super::seek::{SeekReply, SeekRequest};
 use super::token::Token;
 use super::trace::{Trace, TraceQuery};
 use super::wire::{
@@ -24,6 +26,10 @@ use super::wire::{
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 /// Answer of a host, bytes; pages are far below it.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// The body of an order that says everything by its path.
+#[derive(Serialize)]
+struct Nothing {}
 
 /// Whose certificate is believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -192,6 +198,28 @@ impl Remote {
         asked.extend(query.since_ms.map(|at| ("since_ms", at.to_string())));
         asked.extend(query.messages.map(|count| ("messages", count.to_string())));
         self.get(&format!("/v1/trace/{}", segment(id)), &asked)
+    }
+
+    pub fn order(&self, order: &Order) -> Result<Changes, Error> {
+        let verb =
+            |pipeline: &str, verb: &str| format!("/v1/pipelines/{}/{verb}", segment(pipeline));
+        match order {
+            Order::Pause { pipeline } => self.post(&verb(pipeline, "pause"), &Nothing {}),
+            Order::Drain { pipeline } => self.post(&verb(pipeline, "drain"), &Nothing {}),
+            Order::Resume { pipeline } => self.post(&verb(pipeline, "resume"), &Nothing {}),
+            Order::Reload { accept_change } => {
+                let accept_change = *accept_change;
+                self.post("/v1/reload", &ReloadRequest { accept_change })
+            }
+            Order::Reject { group, request } => {
+                self.post(&format!("/v1/groups/{}/reject", segment(group)), request)
+            }
+            Order::Seek { .. } => Err(Error::internal("a seek is asked for by `seek`")),
+        }
+    }
+
+    pub fn seek(&self, group: &str, request: &SeekRequest) -> Result<SeekReply, Error> {
+        self.post(&format!("/v1/groups/{}/seek", segment(group)), request)
     }
 
     fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, Error> {

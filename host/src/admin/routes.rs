@@ -21,6 +21,7 @@ use super::error::{Code, Error};
 use super::guard::{Guarded, body_too_large, guard};
 use super::observe_routes;
 use super::openapi;
+use super::operation_routes;
 use super::wire::{
     CreateTopic, DeadLetter, DeadLetterFilter, DeadLetterList, GroupDescription, GroupSummary,
     OffsetReply, Page, ProduceReply, ProduceRequest, ReadRequest, Status, TopicDescription,
@@ -65,6 +66,7 @@ pub(super) fn described() -> (Router<Arc<Console>>, OpenApi) {
         .routes(routes!(dead_letter_at))
         .routes(routes!(openapi_json))
         .merge(observe_routes::described())
+        .merge(operation_routes::described())
         .split_for_parts()
 }
 
@@ -297,7 +299,7 @@ pub(super) fn query_of<T>(query: Asked<T>) -> Result<T, Error> {
         .map_err(|why| Error::new(Code::Invalid, format!("the query: {}", why.body_text()), ""))
 }
 
-fn json_of<T: DeserializeOwned>(
+pub(super) fn json_of<T: DeserializeOwned>(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<T, Error> {

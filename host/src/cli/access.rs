@@ -9,7 +9,9 @@ use super::error::Error;
 use crate::admin;
 use crate::admin::console::Console;
 use crate::admin::logs::{LogPage, LogQuery};
+use crate::admin::operations::{Changes, Order};
 use crate::admin::remote::{Remote, Trust};
+use crate::admin::seek::{SeekReply, SeekRequest};
 use crate::admin::token::{Address, Token};
 use crate::admin::trace::{Trace, TraceQuery};
 use crate::admin::wire::{
@@ -156,6 +158,21 @@ impl Streams {
         Ok(match self {
             Self::Here(console) => console.group(group)?,
             Self::There(remote) => remote.group(group)?,
+        })
+    }
+
+    /// Has the running host do something.
+    pub(super) fn order(&self, order: Order) -> Result<Changes, Error> {
+        Ok(match self {
+            Self::Here(console) => console.order(order)?,
+            Self::There(remote) => remote.order(&order)?,
+        })
+    }
+
+    pub(super) fn seek(&self, group: &str, request: &SeekRequest) -> Result<SeekReply, Error> {
+        Ok(match self {
+            Self::Here(console) => console.seek(group, request)?,
+            Self::There(remote) => remote.seek(group, request)?,
         })
     }
 

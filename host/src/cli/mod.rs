@@ -3,6 +3,7 @@
 
 mod access;
 mod build;
+mod confirm;
 mod consume;
 mod dlq;
 mod error;
@@ -10,6 +11,7 @@ mod groups;
 mod lint;
 mod logs;
 mod new;
+mod operate;
 mod output;
 mod plugin;
 mod position;
@@ -74,6 +76,16 @@ enum Command {
     Logs(logs::Logs),
     /// What happened to one message, across pipelines
     Trace(trace::Trace),
+    /// Stop a pipeline until it is resumed, also over a restart
+    Pause(operate::OfPipeline),
+    /// The same, after what was read is finished
+    Drain(operate::OfPipeline),
+    /// Let a paused or failed pipeline run
+    Resume(operate::OfPipeline),
+    /// Have the running host read its configuration and plugins again
+    Reload(operate::Reload),
+    /// Give up one message that holds its lane: it becomes a dead letter
+    Reject(operate::Reject),
     /// List, create and describe topics
     #[command(subcommand)]
     Topics(topics::Topics),
@@ -81,7 +93,7 @@ enum Command {
     Produce(produce::Produce),
     /// Show messages of a topic
     Consume(consume::Consume),
-    /// List and describe consumer groups
+    /// List, describe and move consumer groups
     #[command(subcommand)]
     Groups(groups::Groups),
     /// List and show dead letters
@@ -132,10 +144,15 @@ fn run(cli: Cli, out: &mut Out) -> Result<(), Error> {
         Command::Status(command) => status::run(&command, &place, out),
         Command::Logs(command) => logs::run(&command, &place, out),
         Command::Trace(command) => trace::run(&command, &place, out),
+        Command::Pause(command) => operate::pause(command, &place, out),
+        Command::Drain(command) => operate::drain(command, &place, out),
+        Command::Resume(command) => operate::resume(command, &place, out),
+        Command::Reload(command) => operate::reload(&command, &place, out),
+        Command::Reject(command) => operate::reject(command, &place, out),
         Command::Topics(command) => topics::run(command, &place, out),
         Command::Produce(command) => produce::run(command, &place, out),
         Command::Consume(command) => consume::run(&command, &place, out),
-        Command::Groups(command) => groups::run(&command, &place, out),
+        Command::Groups(command) => groups::run(command, &place, out),
         Command::Dlq(command) => dlq::run(command, &place, out),
     }
 }

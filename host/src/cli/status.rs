@@ -216,6 +216,7 @@ pub(super) const fn state(state: State) -> &'static str {
         State::Running => "running",
         State::Blocked => "blocked",
         State::Draining => "draining",
+        State::Paused => "paused",
         State::Stopped => "stopped",
         State::Failed => "failed",
     }

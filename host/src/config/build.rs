@@ -400,9 +400,15 @@ fn beside(folder: &Path, path: &str) -> PathBuf {
 }
 
 fn allow(block: &Checked) -> Option<Allow> {
-    let state = block.optional("state", |state| state.get("max_size")?.size())?;
+    let state = block.optional("state", |state| {
+        Some(StateGrant {
+            max_size: state.get("max_size")?.size()?,
+            name: state.get("name")?.text()?.to_owned(),
+            version: u32::try_from(state.get("version")?.integer()?).ok()?,
+        })
+    })?;
     Some(Allow {
-        state: state.map(|max_size| StateGrant { max_size }),
+        state,
         clock: block.get("clock")?.bool()?,
         random: block.get("random")?.bool()?,
     })

@@ -246,10 +246,13 @@ pub struct Allow {
     pub random: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateGrant {
     /// Bytes of keys and values. Default 1 GiB.
     pub max_size: u64,
+    /// Another name or version is another state, empty at first (§13.3). Default `default`, 1.
+    pub name: String,
+    pub version: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

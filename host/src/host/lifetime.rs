@@ -48,8 +48,8 @@ impl Lifetime {
     }
 
     /// When everything that an earlier host may have called is settled, its exits no longer count.
-    pub(super) fn tick(&mut self, log: &Log, pipelines: &[Running]) {
-        if self.passed || self.unclean == 0 || !pipelines.iter().all(Running::has_passed_replay) {
+    pub(super) fn tick<'r>(&mut self, log: &Log, mut pipelines: impl Iterator<Item = &'r Running>) {
+        if self.passed || self.unclean == 0 || !pipelines.all(Running::has_passed_replay) {
             return;
         }
         match write(log, 1) {

@@ -2,7 +2,10 @@
 //! drains, closes. Not here: what a worker does (`pipeline/`), what the ports answer (`admin/`).
 
 mod clock;
+mod desk;
+mod fingerprint;
 mod lifetime;
+mod pipelines;
 mod returns;
 mod start;
 mod state_view;
@@ -10,7 +13,7 @@ mod table;
 pub mod watch;
 
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use crate::admin::console::Console;
@@ -20,11 +23,14 @@ use crate::config::valid::Config;
 use crate::config::{self, secret};
 use crate::connector::embedded::{self, Log, Options};
 use crate::pipeline::snapshot::{Snapshot, State};
-use crate::plugin;
+use crate::plugin::{self, Engine};
 use crate::telemetry::log_files::{self, Keeper, LOGS_DIR};
 use crate::telemetry::metrics::{self, Metrics};
 
+use desk::Desk;
 use lifetime::Lifetime;
+use pipelines::{Pipelines, Watches};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use start::{Prepared, Running};
 
 /// The embedded log's place in the data directory.
@@ -73,26 +79,44 @@ pub enum Error {
     ShutdownTimeout(usize),
 }
 
+/// Reads the configuration again; the text says what is wrong with it.
+pub type Reread = Box<dyn Fn() -> Result<Config, String> + Send>;
+
+/// What a host is told beside its configuration.
+#[derive(Default)]
+pub struct Choices {
+    /// Go on although durable data depends on what was changed (§13.1).
+    pub accept_change: bool,
+    /// How a reload gets its configuration; without it there is none.
+    pub reread: Option<Reread>,
+}
+
 /// A started host.
 pub struct Host {
     log: Log,
     lifetime: Lifetime,
-    pipelines: Vec<Running>,
+    pipelines: Pipelines,
     ports: Ports,
+    desk: Desk,
     shutdown_timeout: Duration,
 }
 
-/// Runs until SIGTERM or SIGINT; a second one cuts the drain short (§10.2).
+/// Runs until SIGTERM or SIGINT; a second one cuts the drain short (§10.2). SIGHUP reloads.
 ///
 /// `keeper` gets the place of the log files once the data directory is held.
-pub fn run(config: &Config, keeper: &mut Keeper) -> Result<(), Error> {
+pub fn run(config: &Config, choices: Choices, keeper: &mut Keeper) -> Result<(), Error> {
     // Until it is ready to start, a signal just ends it; from the first answer of a port on, in order.
-    let opened = Opened::new(config)?;
+    let opened = Opened::new(config, choices)?;
     keep_logs(config, keeper);
     let signals = signals()?;
     let mut host = opened.start()?;
-    while signals.try_recv().is_err() {
-        std::thread::sleep(TICK);
+    loop {
+        match signals.try_recv() {
+            Ok(SIGHUP) => host.reload(),
+            Ok(_) | Err(TryRecvError::Disconnected) => break,
+            Err(TryRecvError::Empty) => {}
+        }
+        host.serve(TICK);
         host.look_after();
     }
     host.stop(&signals)
@@ -115,16 +139,18 @@ fn keep_logs(config: &Config, keeper: &mut Keeper) {
 }
 
 /// A host whose log is open and whose plugins are loaded; nothing runs yet.
-struct Opened<'c> {
-    config: &'c Config,
+struct Opened {
+    config: Config,
     begun: Instant,
     log: Log,
     metrics: Metrics,
-    prepared: Vec<Prepared<'c>>,
+    choices: Choices,
+    engine: Engine,
+    prepared: Vec<Prepared>,
 }
 
-impl<'c> Opened<'c> {
-    fn new(config: &'c Config) -> Result<Self, Error> {
+impl Opened {
+    fn new(config: &Config, choices: Choices) -> Result<Self, Error> {
         let begun = Instant::now();
         let data_dir = &config.host.data_dir;
         std::fs::create_dir_all(data_dir).map_err(|source| Error::DataDir {
@@ -137,12 +163,16 @@ impl<'c> Opened<'c> {
         };
         let log = Log::open(data_dir.join(LOG_DIR), options)?;
         let metrics = Metrics::new()?;
-        let prepared = start::prepare(config, &log)?;
+        let engine = start::engine(config)?;
+        let prepared = pipelines::prepare(config, &engine, &log, choices.accept_change)?;
+        fingerprint::write(&log, &config.pipelines)?;
         Ok(Self {
-            config,
+            config: config.clone(),
             begun,
             log,
             metrics,
+            choices,
+            engine,
             prepared,
         })
     }
@@ -153,30 +183,32 @@ impl<'c> Opened<'c> {
             begun,
             log,
             metrics,
+            choices,
+            engine,
             prepared,
         } = self;
-        let watches: Vec<_> = prepared
-            .iter()
-            .map(|pipeline| Arc::clone(&pipeline.watch))
-            .collect();
-        let console = Console::new(log.clone(), move || {
-            watches.iter().map(|watch| watch.snapshot()).collect()
-        })
-        .with_logs(config.host.data_dir.join(LOGS_DIR));
-        let ports = Ports::open(
-            &config.host.data_dir,
-            admin_port(&config.host)?,
-            config.host.health_listen,
-            Arc::new(console),
+        let watches = Watches::default();
+        let seen = watches.clone();
+        let (desk, operations) = Desk::new(choices.reread);
+        let shutdown_timeout = config.host.shutdown_timeout;
+        let listen = (admin_port(&config.host)?, config.host.health_listen);
+        let data_dir = config.host.data_dir.clone();
+        let mut pipelines = Pipelines::new(
+            config,
+            log.clone(),
             metrics.clone(),
-        )?;
+            engine,
+            watches,
+            prepared,
+        );
+        let console = Console::new(log.clone(), move || seen.snapshots())
+            .with_operations(operations)
+            .with_logs(data_dir.join(LOGS_DIR));
+        let (admin, health) = listen;
+        let ports = Ports::open(&data_dir, admin, health, Arc::new(console), metrics)?;
         // From here on messages may be lost in a call: an end without `stop` is an unclean one.
         let lifetime = Lifetime::begin(&log)?;
-        let alone = Arc::default();
-        let pipelines = prepared
-            .into_iter()
-            .map(|one| one.start(&log, &metrics, lifetime.is_suspect(), Arc::clone(&alone)))
-            .collect::<Result<Vec<_>, _>>()?;
+        pipelines.start_all(lifetime.is_suspect())?;
         tracing::info!(
             pipelines = pipelines.len(),
             ms = begun.elapsed().as_millis() as u64,
@@ -187,7 +219,8 @@ impl<'c> Opened<'c> {
             lifetime,
             pipelines,
             ports,
-            shutdown_timeout: config.host.shutdown_timeout,
+            desk,
+            shutdown_timeout,
         })
     }
 }
@@ -207,26 +240,37 @@ fn admin_port(host: &config::valid::Host) -> Result<ports::Admin, Error> {
 impl Host {
     /// Opens the log, starts every pipeline (or none) and the ports.
     pub fn start(config: &Config) -> Result<Self, Error> {
-        Opened::new(config)?.start()
+        Opened::new(config, Choices::default())?.start()
+    }
+
+    /// Carries out what operators want, until `patience` has passed without an order.
+    pub fn serve(&mut self, patience: Duration) {
+        self.desk.serve(&mut self.pipelines, patience);
+    }
+
+    /// SIGHUP: there is nobody to tell but the log.
+    fn reload(&mut self) {
+        match self.desk.reload(&mut self.pipelines, false) {
+            Ok(changes) => {
+                tracing::info!(target: "audit", changes = ?changes.changes, "reloaded on SIGHUP");
+            }
+            Err(why) => {
+                tracing::error!(error = %why, help = why.help, "not reloaded, nothing was changed");
+            }
+        }
     }
 
     /// Notices workers that ended, and a replayed window that is behind us. Call it a few times a second.
     pub fn look_after(&mut self) {
         let health = self.log.health();
-        for pipeline in &mut self.pipelines {
-            pipeline.look_after();
-            pipeline.watch.store(&health);
-        }
-        self.lifetime.tick(&self.log, &self.pipelines);
+        self.pipelines.look_after(&health);
+        self.lifetime.tick(&self.log, self.pipelines.running());
     }
 
     /// How the pipelines stand.
     #[must_use]
     pub fn snapshots(&self) -> Vec<Snapshot> {
-        self.pipelines
-            .iter()
-            .map(|pipeline| pipeline.watch.snapshot())
-            .collect()
+        self.pipelines.watches().snapshots()
     }
 
     #[must_use]
@@ -241,9 +285,11 @@ impl Host {
             lifetime,
             pipelines,
             ports,
+            desk,
             shutdown_timeout,
         } = self;
-        let ended = drain(pipelines, shutdown_timeout, hurry);
+        drop(desk);
+        let ended = drain(pipelines.into_running(), shutdown_timeout, hurry);
         ports.close();
         // A call that was cut off did not end this host; that it was stopped in order is what counts.
         if let Err(error) = lifetime.end(&log) {
@@ -269,7 +315,7 @@ fn drain(
     let mut hurried = false;
     while pipelines.iter().any(Running::is_alive) && Instant::now() < deadline && !hurried {
         std::thread::sleep(Duration::from_millis(5));
-        hurried = hurry.try_recv().is_ok();
+        hurried = hurry.try_recv().is_ok_and(|signal| signal != SIGHUP);
     }
     for pipeline in &pipelines {
         pipeline.abort();
@@ -296,9 +342,8 @@ fn drain(
 }
 
 fn signals() -> Result<Receiver<i32>, Error> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
     let mut signals =
-        signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(Error::Signals)?;
+        signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(Error::Signals)?;
     let (send, receive) = std::sync::mpsc::sync_channel(4);
     std::thread::Builder::new()
         .name("signals".to_owned())

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use crate::config::valid::{Config, Pipeline, Start};
-use crate::connector::embedded::source::Source;
+use crate::connector::embedded::epoch::{self, Epoch};
+use crate::connector::embedded::source::{Groups, Source};
 use crate::connector::embedded::{Commit, GroupId, Log, PartitionId, Topic, TopicSpec, Write};
 use crate::idempotency::Table;
 use crate::idempotency::claims::Claims;
@@ -15,7 +16,7 @@ use crate::pipeline::offsets::{Progress, SPAN_MAX};
 use crate::pipeline::output::HeaderRule;
 use crate::pipeline::overlay::{Overlay, StoredBytes};
 use crate::pipeline::plan::{Plan, PlanOutput, Role, SourceTopic};
-use crate::pipeline::run::{Assignment, Control, Halt, Parts, Worker};
+use crate::pipeline::run::{Assignment, Control, Halt, Parts, Reject, Worker};
 use crate::pipeline::snapshot::State;
 use crate::plugin::{self, Engine, Plugin};
 use crate::telemetry::metrics::{Metrics, PipelineMetrics};
@@ -54,29 +55,8 @@ struct Place {
     replay_until: u64,
 }
 
-/// Everything that can fail for a pipeline, before any of them starts.
-pub(super) fn prepare<'c>(config: &'c Config, log: &Log) -> Result<Vec<Prepared<'c>>, Error> {
-    one_table_one_pipeline(&config.pipelines)?;
-    let engine = engine(config)?;
-    let mut prepared = Vec::new();
-    for pipeline in &config.pipelines {
-        let plugin = engine
-            .load(
-                &pipeline.handler.plugin,
-                &pipeline.handler.allow,
-                &pipeline.handler.limits,
-            )
-            .map_err(|source| Error::Plugin {
-                pipeline: pipeline.name.clone(),
-                source,
-            })?;
-        prepared.push(Prepared::new(pipeline, plugin, config, log)?);
-    }
-    Ok(prepared)
-}
-
 /// A group's idempotency table belongs to one pipeline: two would not see each other's claims.
-fn one_table_one_pipeline(pipelines: &[Pipeline]) -> Result<(), Error> {
+pub(super) fn one_table_one_pipeline(pipelines: &[Pipeline]) -> Result<(), Error> {
     for (index, one) in pipelines.iter().enumerate() {
         let group = &one.source.consumer_group;
         let other = pipelines.iter().skip(index + 1).find(|other| {
@@ -96,47 +76,58 @@ fn one_table_one_pipeline(pipelines: &[Pipeline]) -> Result<(), Error> {
     Ok(())
 }
 
-fn engine(config: &Config) -> Result<Engine, Error> {
-    let workers: u32 = config
-        .pipelines
-        .iter()
-        .map(|pipeline| pipeline.handler.concurrency.get())
-        .sum();
-    let memory_max = config
-        .pipelines
-        .iter()
-        .map(|pipeline| pipeline.handler.limits.memory)
-        .max()
-        .unwrap_or(128 << 20);
+/// Instances beyond those of the first configuration, for pipelines that a reload adds or enlarges.
+const INSTANCES_SPARE: u32 = 64;
+
+pub(super) fn engine(config: &Config) -> Result<Engine, Error> {
     Engine::new(plugin::Options {
         cache_dir: config.host.data_dir.join("plugin-cache"),
         guest_memory: config.host.guest_memory,
-        // One spare for each, so that a fresh instance can be made before the old one is gone.
-        instances_max: workers.max(1) * 2,
-        memory_max,
+        instances_max: instances(config).saturating_add(INSTANCES_SPARE),
+        memory_max: memory_max(config),
     })
     .map_err(Error::Engine)
 }
 
-/// A pipeline that is ready to start.
-pub(super) struct Prepared<'c> {
-    pub(super) watch: Arc<Watch>,
-    workers: usize,
-    pipeline: &'c Pipeline,
+/// One spare for each worker, so that a fresh instance can be made before the old one is gone.
+pub(super) fn instances(config: &Config) -> u32 {
+    let pipelines = config.pipelines.iter();
+    let workers: u32 = pipelines.map(|one| one.handler.concurrency.get()).sum();
+    workers.max(1).saturating_mul(2)
+}
+
+/// Bytes of the largest instance.
+pub(super) fn memory_max(config: &Config) -> u64 {
+    let pipelines = config.pipelines.iter();
+    let largest = pipelines.map(|one| one.handler.limits.memory).max();
+    largest.unwrap_or(128 << 20)
+}
+
+/// A pipeline that is ready to start, as often as it is wanted.
+pub(super) struct Prepared {
+    pub(super) pipeline: Pipeline,
     plugin: Plugin,
     plan: Arc<Plan>,
     group: GroupId,
+    /// In the order of the plan's topics.
+    read: Vec<Arc<Topic>>,
     targets: Vec<Arc<Topic>>,
-    places: Vec<Place>,
 }
 
-impl<'c> Prepared<'c> {
-    fn new(
-        pipeline: &'c Pipeline,
-        plugin: Plugin,
+impl Prepared {
+    pub(super) fn new(
+        pipeline: &Pipeline,
+        engine: &Engine,
         config: &Config,
         log: &Log,
     ) -> Result<Self, Error> {
+        let handler = &pipeline.handler;
+        let plugin = engine
+            .load(&handler.plugin, &handler.allow, &handler.limits)
+            .map_err(|source| Error::Plugin {
+                pipeline: pipeline.name.clone(),
+                source,
+            })?;
         if plugin.has_effects() && pipeline.handler.batch.is_some_and(|batch| batch.get() > 1) {
             return Err(Error::Pipeline {
                 pipeline: pipeline.name.clone(),
@@ -151,41 +142,46 @@ impl<'c> Prepared<'c> {
         let mut read = sources;
         let returns = returns::topics(pipeline, log, group, &read, &mut topics, &mut targets)?;
         read.extend(returns);
-        let places = places(pipeline, log, group, &read, &topics)?;
         let plan = Arc::new(plan(pipeline, &plugin, topics, outputs));
-        // Partitions of what comes back go with those of their source.
-        let sources = places.iter().filter(|place| place.origin.is_none());
-        let workers = (pipeline.handler.concurrency.get() as usize)
-            .min(sources.count())
-            .max(1);
-        let watch = Arc::new(Watch::new(
-            &plan.pipeline,
-            &plan.consumer_group,
-            &plan.plugin_digest,
-            workers,
-        ));
         Ok(Self {
-            watch,
-            workers,
-            pipeline,
+            pipeline: pipeline.clone(),
             plugin,
             plan,
             group,
+            read,
             targets,
-            places,
         })
+    }
+
+    /// `sha256:…` of the plugin file.
+    pub(super) fn plugin_digest(&self) -> &str {
+        self.plugin.digest()
+    }
+
+    /// Partitions of what comes back go with those of their source.
+    pub(super) fn workers(&self) -> usize {
+        let topics = self.read.iter().zip(&self.plan.topics);
+        let sources = topics.filter(|(_, described)| described.role == Role::Source);
+        let partitions: usize = sources.map(|(topic, _)| topic.partitions.len()).sum();
+        (self.pipeline.handler.concurrency.get() as usize)
+            .min(partitions)
+            .max(1)
     }
 
     /// Starts the workers; `suspect`: the replayed window runs one delivery at a time.
     pub(super) fn start(
-        self,
+        &self,
+        watch: &Arc<Watch>,
         log: &Log,
         metrics: &Metrics,
         suspect: bool,
-        alone: Arc<Mutex<()>>,
+        alone: &Arc<Mutex<()>>,
     ) -> Result<Running, Error> {
-        let replay_until = self
-            .places
+        let topics = &self.plan.topics;
+        let places = places(&self.pipeline, log, self.group, &self.read, topics)?;
+        let epoch = epoch::read(log, &self.pipeline.source.consumer_group)?;
+        let state = state_group(&self.pipeline, log, self.group, epoch)?;
+        let replay_until = places
             .iter()
             .filter(|place| place.replay_until > place.progress.committed)
             .filter_map(|place| {
@@ -193,15 +189,15 @@ impl<'c> Prepared<'c> {
                 Some((topic.name.clone(), place.number, place.replay_until))
             })
             .collect();
-        let count = self.workers;
+        let count = self.workers();
+        watch.restart(self.plugin.digest(), count);
         let mut shares: Vec<Vec<Place>> = (0..count).map(|_| Vec::new()).collect();
-        for (index, place) in self.places.into_iter().enumerate() {
+        for (index, place) in places.into_iter().enumerate() {
             let index = place.origin.unwrap_or(index);
             if let Some(share) = shares.get_mut(index % count) {
                 share.push(place);
             }
         }
-        let watch = self.watch;
         let names: Vec<&str> = self
             .targets
             .iter()
@@ -210,21 +206,23 @@ impl<'c> Prepared<'c> {
         let started = Started {
             log: log.clone(),
             plan: Arc::clone(&self.plan),
-            plugin: self.plugin,
+            plugin: self.plugin.clone(),
+            epoch: epoch.completions,
+            state,
             config: Arc::new(self.pipeline.handler.config.clone()),
             group: self.group,
             targets: self.targets.clone(),
             control: Arc::default(),
-            watch: Arc::clone(&watch),
+            watch: Arc::clone(watch),
             metrics: metrics.pipeline(&self.plan.pipeline, &self.plan.consumer_group, &names),
             claims: self
                 .plan
                 .idempotency
                 .as_ref()
                 .map(|_| Arc::new(Claims::new())),
-            usage: usage(self.pipeline, log, self.group)?,
+            usage: usage(&self.pipeline, log, state)?,
             suspect,
-            alone,
+            alone: Arc::clone(alone),
         };
         let mut workers = Vec::new();
         for (index, share) in shares.into_iter().enumerate() {
@@ -232,7 +230,7 @@ impl<'c> Prepared<'c> {
         }
         watch.enter(State::Running, None);
         Ok(Running {
-            watch,
+            watch: Arc::clone(watch),
             name: self.plan.pipeline.clone(),
             control: started.control,
             workers,
@@ -248,6 +246,10 @@ struct Started {
     plugin: Plugin,
     config: Arc<std::collections::BTreeMap<String, String>>,
     group: GroupId,
+    /// Of the idempotency table.
+    epoch: u64,
+    /// Under which the handler's state is kept.
+    state: GroupId,
     targets: Vec<Arc<Topic>>,
     control: Arc<Control>,
     watch: Arc<Watch>,
@@ -270,13 +272,13 @@ impl Started {
         let overlay = self.usage.as_ref().map(|usage| {
             Arc::new(Overlay::new(
                 Arc::clone(&usage.used),
-                stored_bytes(self.log.clone(), self.group, ids.clone()),
+                stored_bytes(self.log.clone(), self.state, ids.clone()),
             ))
         });
         let state: Option<Box<dyn plugin::StateView>> = match (&overlay, &self.usage) {
             (Some(overlay), Some(usage)) => Some(Box::new(LogState {
                 log: self.log.clone(),
-                group: self.group,
+                group: self.state,
                 partitions: ids.clone(),
                 overlay: Arc::clone(overlay),
                 usage: Arc::clone(usage),
@@ -300,7 +302,12 @@ impl Started {
                 suspect_until: if self.suspect { place.replay_until } else { 0 },
             })
             .collect();
-        let (log, group, targets) = (self.log.clone(), self.group, self.targets.clone());
+        let (log, targets) = (self.log.clone(), self.targets.clone());
+        let groups = Groups {
+            progress: self.group,
+            state: self.state,
+        };
+        let epoch = self.epoch;
         let alone = Arc::clone(&self.alone);
         let (plan, control, claims) = (
             Arc::clone(&self.plan),
@@ -310,7 +317,7 @@ impl Started {
         std::thread::Builder::new()
             .name(format!("{}-{index}", self.plan.pipeline))
             .spawn(move || {
-                let connector = Source::new(&log, group, ids, &targets);
+                let connector = Source::new(&log, groups, ids, &targets);
                 let index = index as u16;
                 Worker::new(Parts {
                     plan,
@@ -324,6 +331,7 @@ impl Started {
                     table,
                     overlay,
                     alone,
+                    epoch,
                     assignments,
                 })
                 .run()
@@ -361,6 +369,25 @@ impl Running {
     #[must_use]
     pub(super) fn is_alive(&self) -> bool {
         self.alive() > 0
+    }
+
+    /// Nothing more is read; what was read goes on to its end.
+    pub(super) fn finish(&self) {
+        self.control.finish();
+        self.watch.enter(State::Draining, None);
+        self.wake();
+    }
+
+    /// Everything that was read is finished.
+    pub(super) fn is_finished(&self) -> bool {
+        let partitions = self.watch.snapshot().partitions;
+        partitions.iter().all(|partition| partition.held == 0)
+    }
+
+    pub(super) fn reject(&self, reject: Reject) -> bool {
+        let taken = self.control.reject(reject);
+        self.wake();
+        taken
     }
 
     /// Notices workers that ended by themselves. One that halts stops its pipeline: the others are drained.
@@ -626,12 +653,26 @@ fn plan(
 }
 
 fn usage(pipeline: &Pipeline, log: &Log, group: GroupId) -> Result<Option<Arc<Usage>>, Error> {
-    let Some(grant) = pipeline.handler.allow.state else {
+    let Some(grant) = &pipeline.handler.allow.state else {
         return Ok(None);
     };
     let used = Arc::new(AtomicU64::new(log.state_bytes(group)?));
     let max = grant.max_size;
     Ok(Some(Arc::new(Usage { used, max })))
+}
+
+/// The handler's state has a namespace for each name and version, and a new one after each reset.
+fn state_group(
+    pipeline: &Pipeline,
+    log: &Log,
+    group: GroupId,
+    epoch: Epoch,
+) -> Result<GroupId, Error> {
+    let Some(grant) = &pipeline.handler.allow.state else {
+        return Ok(group);
+    };
+    let name = epoch::state_namespace(&pipeline.source.consumer_group, grant, epoch);
+    name.map_or(Ok(group), |name| Ok(log.group(&name)?))
 }
 
 /// A table that cannot be read counts nothing: the entry is then counted twice rather than not at all.

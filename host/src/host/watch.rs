@@ -21,12 +21,12 @@ use std::sync::Arc;
 pub struct Watch {
     pipeline: String,
     consumer_group: String,
-    plugin_digest: String,
     view: Mutex<View>,
 }
 
 #[derive(Debug)]
 struct View {
+    plugin_digest: String,
     state: State,
     why: Option<String>,
     /// What keeps the store from writing.
@@ -47,8 +47,8 @@ impl Watch {
         Self {
             pipeline: pipeline.to_owned(),
             consumer_group: consumer_group.to_owned(),
-            plugin_digest: plugin_digest.to_owned(),
             view: Mutex::new(View {
+                plugin_digest: plugin_digest.to_owned(),
                 state: State::Starting,
                 why: None,
                 store: None,
@@ -56,6 +56,15 @@ impl Watch {
                 workers: vec![Worker::default(); workers],
             }),
         }
+    }
+
+    /// It begins anew, perhaps with another plugin; what was counted stays.
+    pub fn restart(&self, plugin_digest: &str, workers: usize) {
+        let mut view = self.view();
+        view.plugin_digest = plugin_digest.to_owned();
+        view.state = State::Starting;
+        view.why = None;
+        view.workers = vec![Worker::default(); workers];
     }
 
     /// A failed pipeline stays failed.
@@ -98,7 +107,7 @@ impl Watch {
             consumer_group: self.consumer_group.clone(),
             state,
             why,
-            plugin_digest: self.plugin_digest.clone(),
+            plugin_digest: view.plugin_digest.clone(),
             partitions,
             totals: view.totals,
         }
@@ -267,6 +276,7 @@ mod tests {
             Reason::AttemptsExhausted,
             Reason::RetryTimeExhausted,
             Reason::HostCrash,
+            Reason::RejectedByOperator,
             Reason::Undecodable,
             Reason::ExpressionFailed,
             Reason::NoIdempotencyKey,

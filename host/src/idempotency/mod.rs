@@ -31,6 +31,15 @@ pub fn hash(canonical: &[u8]) -> KeyHash {
     xxh3_128(canonical)
 }
 
+/// The hash of a key in an epoch of its group's table. That of epoch 0 is the plain one.
+#[must_use]
+pub fn hash_in(epoch: u64, canonical: &[u8]) -> KeyHash {
+    if epoch == 0 {
+        return hash(canonical);
+    }
+    hash(canonical) ^ xxh3_128(&epoch.to_le_bytes())
+}
+
 /// What has to agree between duplicates (§7.4), when that is the whole payload.
 #[must_use]
 pub fn fingerprint(payload: Option<&[u8]>) -> u64 {

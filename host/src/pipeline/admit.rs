@@ -15,7 +15,9 @@ use crate::pipeline::lane::{LaneKey, Until, lane_of};
 use crate::pipeline::offsets::Admission;
 use crate::pipeline::plan::Role;
 use crate::pipeline::returned::Returned;
-use crate::pipeline::run::{CALL_BYTES_MAX, Claimed, Clock, Entry, Halt, PutAside, Work, Worker};
+use crate::pipeline::run::{
+    CALL_BYTES_MAX, Claimed, Clock, Entry, Halt, PutAside, Reject, Work, Worker,
+};
 use crate::pipeline::verdict::Reason;
 use crate::pipeline::window::Delivery;
 use crate::plugin::frame::Call;
@@ -233,6 +235,9 @@ where
     /// Makes the next message of the partition available, within the window's bounds.
     fn fill(&mut self, index: usize) -> Result<bool, Halt> {
         let window = self.plan.window;
+        if !self.control.reads() {
+            return Ok(false);
+        }
         let Some(partition) = self.partitions.get_mut(index) else {
             return Ok(false);
         };
@@ -316,12 +321,19 @@ where
 
     /// Takes a delivery through the stages before the call.
     fn enter(&mut self, lane: LaneKey, delivery: Delivery) {
+        let rejected = self.rejected(&delivery);
         let Some(looked) = self.look(&delivery) else {
             return;
         };
         faults::point("received");
         let stage = match &looked.unreadable {
-            None => self.stages(&delivery, &looked),
+            None => match (self.stages(&delivery, &looked), rejected) {
+                // After the claim, so that its duplicates find what became of it.
+                (Stage::Enter(Work::Call, claim), Some(note)) => {
+                    Stage::Enter(Work::Refuse(Reason::RejectedByOperator, note), claim)
+                }
+                (stage, _) => stage,
+            },
             Some(why) => Stage::Enter(Work::Refuse(Reason::Undecodable, why.clone()), None),
         };
         let (correlation, returned) = (looked.correlation, looked.returned);
@@ -403,6 +415,53 @@ where
         Some(looked)
     }
 
+    /// Messages that an operator gives up: those that wait in a lane become due.
+    pub(super) fn take_rejects(&mut self) {
+        let place = |reject: &Reject| {
+            self.partitions.iter().position(|partition| {
+                let topic = self.plan.topics.get(usize::from(partition.topic));
+                partition.number == reject.partition
+                    && topic.is_some_and(|topic| topic.name == reject.topic)
+            })
+        };
+        for reject in self.control.take_rejects(|reject| place(reject).is_some()) {
+            let Some(index) = place(&reject) else {
+                continue;
+            };
+            let mut waiting = self.lanes.iter();
+            let held = waiting.find(|(_, delivery)| {
+                delivery.partition as usize == index && delivery.offset == reject.offset
+            });
+            let lane = held.map(|(lane, _)| lane);
+            drop(waiting);
+            if let Some(lane) = lane {
+                self.rejected
+                    .push((index as u32, reject.offset, reject.note));
+                // What stands before it in its lane keeps its wait; an acknowledgement is waited for.
+                let lanes = self.lanes.iter();
+                let own = lanes.filter_map(|(other, delivery)| (other == lane).then_some(delivery));
+                let is_next = own.min().is_some_and(|next| next.offset == reject.offset);
+                if is_next && self.lanes.until(lane) != Some(Until::Ack) {
+                    self.lanes.release(lane);
+                }
+            }
+            if reject.found.send(lane.is_some()).is_err() {
+                tracing::debug!("nobody waits for the answer to a reject any more");
+            }
+        }
+    }
+
+    fn rejected(&mut self, delivery: &Delivery) -> Option<String> {
+        if self.rejected.is_empty() {
+            return None;
+        }
+        let is_it = |(partition, offset, _): &(u32, u64, String)| {
+            *partition == delivery.partition && *offset == delivery.offset
+        };
+        let found = self.rejected.iter().position(is_it)?;
+        Some(self.rejected.swap_remove(found).2)
+    }
+
     /// Decode → idempotency, in the order of §2.1.
     fn stages(&self, delivery: &Delivery, looked: &Looked<'_>) -> Stage {
         let message = &looked.message;
@@ -462,7 +521,7 @@ where
         };
         let mut key = self.key.borrow_mut();
         let hash = match policy.key.evaluate(message, &mut key) {
-            Ok(value) => idempotency::hash(value.canonical()),
+            Ok(value) => idempotency::hash_in(self.epoch, value.canonical()),
             Err(error) => {
                 let undecodable = if unchecked {
                     self.undecodable(message)

@@ -174,7 +174,7 @@ where
     fn ack(&mut self, entry: &Entry) {
         self.counts.succeeded += 1;
         if self.plan.has_state {
-            let partition = entry.delivery.partition;
+            let partition = self.state_partition(entry);
             let ticket = self.tickets + 1;
             for write in self.handler.take_state_writes() {
                 if let Some(overlay) = &self.overlay {

@@ -5,7 +5,8 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU8, Ordering as Memory};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering as Memory};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -54,27 +55,80 @@ pub trait Clock {
     fn random(&mut self) -> f64;
 }
 
-/// Tells workers to stop.
+/// Tells workers to stop, to read no more, and to give up single messages.
 #[derive(Debug, Default)]
-pub struct Control(AtomicU8);
+pub struct Control {
+    stage: AtomicU8,
+    finishes: AtomicBool,
+    has_rejects: AtomicBool,
+    rejects: Mutex<Vec<Reject>>,
+}
+
+/// A message that an operator gives up: it is dead-lettered without another call.
+#[derive(Debug)]
+pub struct Reject {
+    pub topic: String,
+    pub partition: u32,
+    pub offset: u64,
+    pub note: String,
+    /// Told whether the message was held.
+    pub found: SyncSender<bool>,
+}
+
+/// Rejects that wait for their worker to look.
+pub const REJECTS_MAX: usize = 64;
 
 impl Control {
     /// No new calls; what was called is settled.
     pub fn drain(&self) {
-        self.0.fetch_max(1, Memory::SeqCst);
+        self.stage.fetch_max(1, Memory::SeqCst);
     }
 
     /// Leave at once; what is unsettled stays unfinished.
     pub fn abort(&self) {
-        self.0.fetch_max(2, Memory::SeqCst);
+        self.stage.fetch_max(2, Memory::SeqCst);
+    }
+
+    /// Nothing more is read; what was read goes on to its end.
+    pub fn finish(&self) {
+        self.finishes.store(true, Memory::SeqCst);
+    }
+
+    pub(super) fn reads(&self) -> bool {
+        !self.finishes.load(Memory::Relaxed)
+    }
+
+    /// False when too many wait already.
+    pub fn reject(&self, reject: Reject) -> bool {
+        let mut rejects = self.rejects.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = rejects.len() < REJECTS_MAX;
+        if fits {
+            rejects.push(reject);
+            self.has_rejects.store(true, Memory::SeqCst);
+        }
+        fits
+    }
+
+    /// Those that `is_own` takes.
+    pub(super) fn take_rejects(&self, is_own: impl Fn(&Reject) -> bool) -> Vec<Reject> {
+        if !self.has_rejects.load(Memory::Relaxed) {
+            return Vec::new();
+        }
+        let mut rejects = self.rejects.lock().unwrap_or_else(PoisonError::into_inner);
+        let (own, others) = std::mem::take(&mut *rejects)
+            .into_iter()
+            .partition(|reject| is_own(reject));
+        *rejects = others;
+        self.has_rejects.store(!rejects.is_empty(), Memory::SeqCst);
+        own
     }
 
     fn draining(&self) -> bool {
-        self.0.load(Memory::Relaxed) >= 1
+        self.stage.load(Memory::Relaxed) >= 1
     }
 
     pub(super) fn aborted(&self) -> bool {
-        self.0.load(Memory::Relaxed) >= 2
+        self.stage.load(Memory::Relaxed) >= 2
     }
 }
 
@@ -177,6 +231,7 @@ pub struct Worker<C: Connector, H, K, O> {
     pub(super) partitions: Vec<Partition<C::Messages>>,
     pub(super) lanes: Lanes<Delivery>,
     pub(super) claims_seen: u64,
+    pub(super) epoch: u64,
     /// The current call.
     pub(super) entries: Vec<Entry>,
     pub(super) batch: Batch,
@@ -198,6 +253,8 @@ pub struct Worker<C: Connector, H, K, O> {
     pub(super) key: RefCell<Vec<u8>>,
     /// Lanes with a message that did not succeed in the current call (or run of singles).
     pub(super) failed: Vec<LaneKey>,
+    /// Messages that an operator gave up, with a note, until they are next looked at.
+    pub(super) rejected: Vec<(u32, u64, String)>,
     pub(super) observed_ns: u64,
     pub(super) next_partition: usize,
     pub(super) ns_per_message: u64,
@@ -221,6 +278,8 @@ pub struct Parts<C, H, K, O> {
     pub table: Option<Box<dyn Table>>,
     /// With state: what the handler's view reads before the store.
     pub overlay: Option<Arc<Overlay>>,
+    /// Of the group's idempotency table: keys of another one are not known (§7.7).
+    pub epoch: u64,
     /// Held, over all workers of the host, while a delivery runs that may have killed an earlier host.
     pub alone: Arc<Mutex<()>>,
     pub assignments: Vec<Assignment>,
@@ -272,6 +331,7 @@ where
             partitions,
             lanes: Lanes::default(),
             claims_seen: 0,
+            epoch: parts.epoch,
             entries: Vec::new(),
             batch,
             singles: VecDeque::new(),
@@ -286,6 +346,7 @@ where
             unix_ms: 0,
             key: RefCell::default(),
             failed: Vec::new(),
+            rejected: Vec::new(),
             observed_ns: 0,
             next_partition: 0,
             ns_per_message: CALL_NS_TARGET / 256,
@@ -336,6 +397,7 @@ where
     /// One call with everything around it. False when there was nothing to do.
     fn step(&mut self) -> Result<bool, Halt> {
         self.unix_ms = self.clock.unix_ms();
+        self.take_rejects();
         self.collect()?;
         if self.entries.is_empty() {
             return Ok(false);
@@ -362,10 +424,8 @@ where
             return self.judge(&Called::Nothing);
         }
         let started = self.clock.monotonic_ns();
-        let state_partition = self
-            .entries
-            .first()
-            .map_or(0, |entry| entry.delivery.partition);
+        let first = self.entries.first();
+        let state_partition = first.map_or(0, |entry| self.state_partition(entry));
         faults::point("before_call");
         self.observer.calling(self.batch.len());
         let called = self.handler.call(&self.batch, state_partition);
@@ -402,6 +462,13 @@ where
         self.handler.discard();
         self.lanes.call_finished();
         self.singles.extend(self.entries.drain(..));
+    }
+
+    /// State is kept with the partition from which a message came first.
+    pub(super) fn state_partition(&self, entry: &Entry) -> u32 {
+        let own = entry.delivery.partition;
+        let partition = self.partitions.get(own as usize);
+        partition.map_or(own, |partition| partition.origin)
     }
 
     fn may_call(&self) -> bool {

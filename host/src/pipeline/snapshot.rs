@@ -25,6 +25,8 @@ pub enum State {
     /// Something holds it up (store failing, dead letters that cannot be written): it goes on by itself.
     Blocked,
     Draining,
+    /// An operator paused it; its configuration says that it runs.
+    Paused,
     Stopped,
     /// It stopped and needs a person.
     Failed,

@@ -61,6 +61,8 @@ pub enum Reason {
     NoIdempotencyKey,
     /// Another message with the same idempotency key had other content.
     IdempotencyConflict,
+    /// An operator gave it up by hand.
+    RejectedByOperator,
     /// The handler named an output that the pipeline does not have.
     UnknownOutput,
     /// An output is larger than its topic accepts.
@@ -197,6 +199,7 @@ impl Reason {
             Self::ExpressionFailed => "expression_failed",
             Self::NoIdempotencyKey => "no_idempotency_key",
             Self::IdempotencyConflict => "idempotency_conflict",
+            Self::RejectedByOperator => "rejected_by_operator",
             Self::UnknownOutput => "unknown_output",
             Self::OutputTooLarge => "output_too_large",
         }

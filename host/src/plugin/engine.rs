@@ -58,11 +58,24 @@ pub(super) struct Shared {
     pub(super) budget: Arc<Budget>,
     pub(super) cache: Cache,
     pub(super) instances_max: u32,
+    memory_max: u64,
     /// Dropped first: no tick after the engine.
     _ticker: Ticker,
 }
 
 impl Engine {
+    /// Instances that may exist at a time.
+    #[must_use]
+    pub fn instances_max(&self) -> u32 {
+        self.shared.instances_max
+    }
+
+    /// Bytes of linear memory that an instance may have.
+    #[must_use]
+    pub fn memory_max(&self) -> u64 {
+        self.shared.memory_max
+    }
+
     /// Starts the engine and its clock thread.
     pub fn new(options: Options) -> Result<Self, Error> {
         let failed = |error: wasmtime::Error| Error::Engine(format!("{error:#}"));
@@ -75,6 +88,7 @@ impl Engine {
                 budget: Arc::new(Budget::new(options.guest_memory)),
                 cache: Cache::new(options.cache_dir, &wasm),
                 instances_max: options.instances_max,
+                memory_max: options.memory_max,
                 linker,
                 wasm,
                 _ticker: ticker,

@@ -306,7 +306,11 @@ pub(super) fn limits() -> Limits {
 
 pub(super) fn everything() -> Allow {
     Allow {
-        state: Some(StateGrant { max_size: MIB }),
+        state: Some(StateGrant {
+            max_size: MIB,
+            name: "default".to_owned(),
+            version: 1,
+        }),
         clock: true,
         random: true,
     }

@@ -97,6 +97,7 @@ labels! {
         FaultInstantiation = "fault_instantiation",
         Fault = "fault",
         HostCrash = "host_crash",
+        RejectedByOperator = "rejected_by_operator",
         Undecodable = "undecodable",
         ExpressionFailed = "expression_failed",
         NoIdempotencyKey = "no_idempotency_key",

@@ -151,7 +151,8 @@ fn messages_in_a_step_that_the_configuration_has_no_more_come_back() {
         (process.metric("wasmill_retries_total", &[]) >= 1.0).then_some(())
     });
     process.stop();
-    site.configure("", &probe_pipeline(&probe("")));
+    let free = "    ordering: { by: none }\n";
+    site.configure("", &probe_pipeline(&format!("{free}{}", probe(""))));
     let mut process = site.start();
     process.await_drained();
     process.stop();

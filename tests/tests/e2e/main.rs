@@ -8,6 +8,7 @@
     reason = "a test may stop at once"
 )]
 
+mod change;
 mod deferred;
 mod idempotency;
 mod messages;

@@ -2,18 +2,35 @@
 
 use super::super::shape::{Block, Field, Kind, Later, Need};
 use super::words::{
-    BATCH_MAX, CONCURRENCY_MAX, CONFIG_KEYS_MAX, GIB, HOUR, KIB, MIB, MS, TIB, choice,
+    BATCH_MAX, CONCURRENCY_MAX, CONFIG_KEYS_MAX, GIB, HOUR, KIB, MIB, MS, STATE_NAME, TIB, choice,
 };
 
 static STATE: Block = Block {
     name: "state",
     doc: "A key-value table of the pipeline's own. Writes count only when the message they belong to is finished.",
-    fields: &[Field {
-        name: "max_size",
-        kind: Kind::Size { min: KIB, max: TIB },
-        need: Need::Default("1GiB"),
-        doc: "Bytes of keys and values.",
-    }],
+    fields: &[
+        Field {
+            name: "max_size",
+            kind: Kind::Size { min: KIB, max: TIB },
+            need: Need::Default("1GiB"),
+            doc: "Bytes of keys and values.",
+        },
+        Field {
+            name: "name",
+            kind: Kind::Text(&STATE_NAME),
+            need: Need::Default("default"),
+            doc: "Another name is another table, empty at first.",
+        },
+        Field {
+            name: "version",
+            kind: Kind::Integer {
+                min: 1,
+                max: 1_000_000,
+            },
+            need: Need::Default("1"),
+            doc: "Of what the handler keeps in it. Raise it when a handler cannot read what an earlier one wrote: it then begins with an empty table, and the old one stays for a way back (§13.3).",
+        },
+    ],
     later: &[],
 };
 

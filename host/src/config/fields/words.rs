@@ -83,6 +83,13 @@ pub(super) static CONNECTION_NAME: Rule = Rule {
     fits: |text| is_word(text, 64, b"_-"),
 };
 
+pub(super) static STATE_NAME: Rule = Rule {
+    what: "a name of state",
+    pattern: "^[A-Za-z0-9_-]{1,64}$",
+    expected: "1 to 64 letters, digits, `_` or `-`",
+    fits: |text| is_word(text, 64, b"_-"),
+};
+
 pub(super) static SECRET_NAME: Rule = Rule {
     what: "the name of a secret",
     pattern: "^[A-Za-z_][A-Za-z0-9_]{0,127}$",

@@ -136,7 +136,11 @@ fn every_key_reaches_its_place_in_the_validated_types() {
     assert_eq!(
         p.handler.allow,
         Allow {
-            state: Some(StateGrant { max_size: 2 << 30 }),
+            state: Some(StateGrant {
+                max_size: 2 << 30,
+                name: "default".to_owned(),
+                version: 1,
+            }),
             clock: true,
             random: true
         }

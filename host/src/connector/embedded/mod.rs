@@ -13,6 +13,7 @@ mod chunk;
 mod commit;
 mod committer;
 mod completions;
+pub mod epoch;
 mod error;
 mod lock;
 mod mark;
@@ -362,6 +363,13 @@ impl Log {
         now_ms: i64,
     ) -> Result<Option<Slice>, Error> {
         self.shared().completion(group, hash, now_ms)
+    }
+
+    /// Whether any key of the group may be known as processed.
+    #[must_use]
+    pub fn has_completions(&self, group: GroupId) -> bool {
+        let state = self.shared().read_state();
+        state.catalog.buckets.iter().any(|b| b.group == group)
     }
 
     pub fn state_get(

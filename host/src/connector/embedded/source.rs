@@ -17,10 +17,19 @@ use crate::pipeline::settlement::Settlement;
 /// A chunk is closed at this size and another begun; far below what the log accepts.
 const CHUNK_BYTES: usize = 64 << 20;
 
+/// Under which names a pipeline's tables are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Groups {
+    /// Progress and completions.
+    pub progress: GroupId,
+    /// The handler's state.
+    pub state: GroupId,
+}
+
 /// Made on the worker's own thread, which it wakes.
 pub struct Source {
     log: Log,
-    group: GroupId,
+    groups: Groups,
     partitions: Vec<PartitionId>,
     targets: Vec<TargetTopic>,
     tickets: Ticket,
@@ -45,7 +54,7 @@ impl Source {
     #[must_use]
     pub fn new(
         log: &Log,
-        group: GroupId,
+        groups: Groups,
         partitions: Vec<PartitionId>,
         targets: &[Arc<Topic>],
     ) -> Self {
@@ -63,7 +72,7 @@ impl Source {
             .collect();
         Self {
             log: log.clone(),
-            group,
+            groups,
             partitions,
             targets,
             tickets: 0,
@@ -117,14 +126,14 @@ impl Source {
         for write in settlement.progress.drain(..) {
             let partition = self.partition(write.partition as usize)?;
             commit.writes.push(Write::Progress {
-                group: self.group,
+                group: self.groups.progress,
                 partition,
                 value: write.value,
             });
         }
         for write in settlement.completions.drain(..) {
             commit.writes.push(Write::Completion {
-                group: self.group,
+                group: self.groups.progress,
                 hash: write.hash,
                 expires_at_ms: write.expires_at_ms,
                 value: write.value,
@@ -133,7 +142,7 @@ impl Source {
         for write in settlement.state.drain(..) {
             let partition = self.partition(write.partition as usize)?;
             commit.writes.push(Write::State {
-                group: self.group,
+                group: self.groups.state,
                 partition,
                 key: write.key.into_bytes(),
                 value: write.value,

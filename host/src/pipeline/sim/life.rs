@@ -212,6 +212,7 @@ impl Host {
         drop(durable);
         Worker::new(Parts {
             alone: std::sync::Arc::default(),
+            epoch: 0,
             plan: Arc::clone(plan),
             control: Arc::clone(control),
             index: worker as u16,

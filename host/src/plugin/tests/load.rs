@@ -118,7 +118,11 @@ fn an_import_that_is_not_granted_is_named_with_the_yaml_that_grants_it() {
     // §11.1
     let bench = Bench::new();
     let path = bench.file(&built("records"));
-    let state = Some(StateGrant { max_size: 1 });
+    let state = Some(StateGrant {
+        max_size: 1,
+        name: "default".to_owned(),
+        version: 1,
+    });
     for (allow, import, grant) in [
         (
             Allow {
@@ -130,7 +134,7 @@ fn an_import_that_is_not_granted_is_named_with_the_yaml_that_grants_it() {
         ),
         (
             Allow {
-                state,
+                state: state.clone(),
                 clock: false,
                 random: true,
             },

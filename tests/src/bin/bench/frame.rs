@@ -39,11 +39,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
 }
 
 /// What the guest of the conformance suite imports; an echo uses none of it.
-const ALLOW: Allow = Allow {
-    state: Some(StateGrant { max_size: 0 }),
-    clock: true,
-    random: true,
-};
+fn allow() -> Allow {
+    Allow {
+        state: Some(StateGrant {
+            max_size: 0,
+            name: "default".to_owned(),
+            version: 1,
+        }),
+        clock: true,
+        random: true,
+    }
+}
 
 struct NoState;
 
@@ -70,7 +76,7 @@ fn echo(arguments: &Arguments, guest: &str, ask: Option<&str>) -> Result<Cost, S
     let plugin = arguments.component(guest)?;
     let cache = arguments.dir.join("frame-cache");
     let mut instance =
-        store::load(cache, &plugin, &ALLOW)?.instance(&BTreeMap::new(), Some(Box::new(NoState)));
+        store::load(cache, &plugin, &allow())?.instance(&BTreeMap::new(), Some(Box::new(NoState)));
     let orders = orders(ask)?;
     let mut batch = Batch::new(&["orders"]);
     let mut cost = Cost {

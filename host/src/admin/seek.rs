@@ -1,0 +1,237 @@
+//! Moving a consumer group to other offsets (§7.7): what a request comes to (`plan`), and doing it in one
+//! commit (`apply`), over a log whose pipelines of that group do not run. Completion maps and attempts of the
+//! partitions go with the old place. Messages of the group that were put aside or are being redriven stay
+//! where they are: they were read once, and come back whatever the group reads next.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::error::{Code, Error};
+use crate::connector::embedded::epoch::{self, Epoch};
+use crate::connector::embedded::{Commit, GroupId, Log, PartitionId, Topic, Write};
+use crate::pipeline::offsets::Progress;
+
+/// `POST /v1/groups/{group}/seek`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SeekRequest {
+    pub to: SeekTo,
+    /// Only on this topic.
+    #[serde(default)]
+    pub topic: Option<String>,
+    /// Only on this partition of it.
+    #[serde(default)]
+    pub partition: Option<u32>,
+    /// Says what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// What becomes of the idempotency table; must be said when the group has one.
+    #[serde(default)]
+    pub idempotency: Option<Keep>,
+    /// What becomes of the handler's state; must be said when the group has some.
+    #[serde(default)]
+    pub state: Option<Keep>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SeekTo {
+    Earliest,
+    Latest,
+    /// In every partition that is moved; kept within what there is.
+    Offset(u64),
+    /// The first message at or after this time, Unix ms.
+    TimestampMs(i64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// As it is: what was processed before stays known.
+    Keep,
+    /// Empty from now on.
+    Renew,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SeekReply {
+    pub group: String,
+    pub moves: Vec<Move>,
+    /// It was only asked for.
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Move {
+    pub topic: String,
+    pub partition: u32,
+    pub from: u64,
+    pub to: u64,
+}
+
+/// What a group has beside its progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tables {
+    pub idempotency: bool,
+    pub state: bool,
+}
+
+/// Where the group would go.
+pub fn plan(log: &Log, name: &str, request: &SeekRequest) -> Result<SeekReply, Error> {
+    let group = log.find_group(name).ok_or_else(|| {
+        let groups = log.groups();
+        let names = groups.iter().map(|(_, name)| name.as_str());
+        super::console::unknown(
+            Code::UnknownGroup,
+            "consumer group",
+            name,
+            names,
+            "groups list",
+        )
+    })?;
+    let mut moves = Vec::new();
+    for (topic, number, id, from) in places(log, group)? {
+        let is_wanted = request
+            .topic
+            .as_ref()
+            .is_none_or(|wanted| *wanted == topic.name)
+            && request.partition.is_none_or(|wanted| wanted == number);
+        if topic.spec.internal || !is_wanted {
+            continue;
+        }
+        let (earliest, end) = (log.earliest(id)?, log.end(id)?);
+        let to = match request.to {
+            SeekTo::Earliest => earliest,
+            SeekTo::Latest => end,
+            SeekTo::Offset(offset) => offset.clamp(earliest, end),
+            SeekTo::TimestampMs(at) => log.offset_at(id, at)?,
+        };
+        moves.push(Move {
+            topic: topic.name.clone(),
+            partition: number,
+            from,
+            to,
+        });
+    }
+    if moves.is_empty() {
+        return Err(Error::new(
+            Code::Invalid,
+            format!("the group {name} has been on no such partition"),
+            format!("`wasmill groups describe {name}` shows where it has been"),
+        ));
+    }
+    moves.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+    Ok(SeekReply {
+        group: name.to_owned(),
+        moves,
+        dry_run: request.dry_run,
+    })
+}
+
+/// What must be said and was not.
+pub fn check(request: &SeekRequest, tables: Tables) -> Result<(), Error> {
+    let missing = |what: &str, option: &str, keep: &str, renew: &str| {
+        Error::new(
+            Code::Invalid,
+            format!("the group has {what}, and it was not said what becomes of it"),
+            format!("`--{option} keep`: {keep}; `--{option} {renew}"),
+        )
+    };
+    if tables.idempotency && request.idempotency.is_none() {
+        return Err(missing(
+            "an idempotency table",
+            "idempotency",
+            "what was processed before is a duplicate and is skipped",
+            "new-epoch`: every message is processed again, and what the handler did outside the log happens again",
+        ));
+    }
+    if tables.state && request.state.is_none() {
+        return Err(missing(
+            "handler state",
+            "state",
+            "the handler goes on with what it has",
+            "reset`: it begins with an empty table",
+        ));
+    }
+    Ok(())
+}
+
+/// What the store has of a group; a running host also knows what its pipelines may write.
+pub fn tables(log: &Log, name: &str) -> Result<Tables, Error> {
+    let Some(group) = log.find_group(name) else {
+        return Ok(Tables {
+            idempotency: false,
+            state: false,
+        });
+    };
+    let prefix = format!("{}{name}/", epoch::NAMESPACE);
+    let spaces = log.groups().into_iter();
+    let spaces = spaces.filter(|(id, space)| *id == group || space.starts_with(&prefix));
+    let mut state = false;
+    for (space, _) in spaces {
+        for (_, _, partition, _) in places(log, group)? {
+            state = state || !log.state_scan(space, partition, b"", 1, 1)?.is_empty();
+        }
+    }
+    Ok(Tables {
+        idempotency: log.has_completions(group),
+        state,
+    })
+}
+
+/// Moves the group, in one commit. Nobody may read for it meanwhile.
+pub fn apply(log: &Log, request: &SeekRequest, reply: &SeekReply) -> Result<(), Error> {
+    let Some(group) = log.find_group(&reply.group) else {
+        return Err(Error::internal(
+            "a consumer group that was planned for is gone",
+        ));
+    };
+    let mut commit = Commit::default();
+    for one in &reply.moves {
+        let topic = log.topic(&one.topic);
+        let Some(partition) = topic.and_then(|topic| topic.partition(one.partition)) else {
+            continue;
+        };
+        let progress = Progress {
+            committed: one.to,
+            ..Progress::default()
+        };
+        let mut value = Vec::new();
+        progress.encode(&mut value);
+        commit.writes.push(Write::Progress {
+            group,
+            partition,
+            value,
+        });
+    }
+    let before = epoch::read(log, &reply.group)?;
+    let renewed = |keep: Option<Keep>| u64::from(keep == Some(Keep::Renew));
+    let after = Epoch {
+        completions: before.completions + renewed(request.idempotency),
+        state: before.state + renewed(request.state),
+    };
+    if after != before {
+        commit.writes.push(epoch::write(&reply.group, after));
+    }
+    log.commit(commit)?;
+    Ok(())
+}
+
+type Place = (std::sync::Arc<Topic>, u32, PartitionId, u64);
+
+/// Where the group has been, with its committed offsets.
+fn places(log: &Log, group: GroupId) -> Result<Vec<Place>, Error> {
+    let mut places = Vec::new();
+    let topics = log.topics();
+    for (id, bytes) in log.progress_of(group)? {
+        let committed = Progress::decode(&bytes)
+            .map_err(|why| Error::new(Code::StoreUnavailable, why.to_string(), ""))?
+            .committed;
+        for topic in &topics {
+            if let Some(number) = topic.partitions.iter().position(|other| *other == id) {
+                places.push((std::sync::Arc::clone(topic), number as u32, id, committed));
+            }
+        }
+    }
+    Ok(places)
+}

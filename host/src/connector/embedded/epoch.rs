@@ -1,0 +1,177 @@
+//! What a seek may make of a group's past (§7.7): a new epoch of its idempotency table, in which no key is
+//! known, and a new namespace of its handler's state. Both are numbers kept in the log; what is behind them is
+//! left to expire, or is deleted bit by bit (`sweep`).
+
+use super::{Commit, Error, GroupId, Log, Write};
+use crate::config::valid::StateGrant;
+
+/// Entries of a state that was reset, deleted at a time.
+const SWEEP_ENTRIES: usize = 1_000;
+/// Bytes of them looked at.
+const SWEEP_BYTES: usize = 1 << 20;
+/// What the names of state namespaces begin with. Names of consumer groups have no slash.
+pub const NAMESPACE: &str = "wasmill.state/";
+const STATE_NAME_DEFAULT: &str = "default";
+
+/// Of one consumer group; both 0 until a seek says otherwise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Epoch {
+    pub completions: u64,
+    pub state: u64,
+}
+
+fn key(group: &str) -> Vec<u8> {
+    format!("epoch/{group}").into_bytes()
+}
+
+/// The epoch of a group.
+pub fn read(log: &Log, group: &str) -> Result<Epoch, Error> {
+    let stored = log.meta_get(&key(group))?;
+    let read = stored.and_then(|bytes| {
+        let (completions, state) = bytes.split_first_chunk::<8>()?;
+        Some(Epoch {
+            completions: u64::from_le_bytes(*completions),
+            state: u64::from_le_bytes(state.try_into().ok()?),
+        })
+    });
+    Ok(read.unwrap_or_default())
+}
+
+/// To be committed with the progress that it goes with.
+pub fn write(group: &str, epoch: Epoch) -> Write {
+    let value = [epoch.completions.to_le_bytes(), epoch.state.to_le_bytes()].concat();
+    Write::Meta {
+        key: key(group),
+        value: Some(value),
+    }
+}
+
+/// The name under which the state is kept; `None` for the first of its kind, which is under the group's own.
+pub fn state_namespace(group: &str, grant: &StateGrant, epoch: Epoch) -> Option<String> {
+    let is_first = grant.name == STATE_NAME_DEFAULT && grant.version == 1 && epoch.state == 0;
+    (!is_first).then(|| {
+        format!(
+            "{NAMESPACE}{group}/{}/{}/{}",
+            grant.name, grant.version, epoch.state
+        )
+    })
+}
+
+/// Whether a namespace is of an epoch of its group that is over; the group's own is when any was reset.
+fn is_over(log: &Log, name: &str) -> Result<bool, Error> {
+    let Some(rest) = name.strip_prefix(NAMESPACE) else {
+        return Ok(read(log, name)?.state > 0);
+    };
+    let mut parts = rest.rsplitn(4, '/');
+    let number = parts.next().and_then(|epoch| epoch.parse::<u64>().ok());
+    let group = parts.nth(2);
+    match (number, group) {
+        (Some(number), Some(group)) => Ok(read(log, group)?.state > number),
+        _ => Ok(false),
+    }
+}
+
+/// Deletes some of what resets left behind. False when there is nothing left.
+pub fn sweep(log: &Log) -> Result<bool, Error> {
+    for (group, name) in log.groups() {
+        if is_over(log, &name)? && sweep_group(log, group)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn sweep_group(log: &Log, group: GroupId) -> Result<bool, Error> {
+    for topic in log.topics() {
+        for partition in &topic.partitions {
+            let entries = log.state_scan(group, *partition, b"", SWEEP_ENTRIES, SWEEP_BYTES)?;
+            if entries.is_empty() {
+                continue;
+            }
+            let writes = entries.into_iter().map(|(key, _)| Write::State {
+                group,
+                partition: *partition,
+                key: key.to_vec(),
+                value: None,
+            });
+            log.commit(Commit {
+                writes: writes.collect(),
+                ..Commit::default()
+            })?;
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(name: &str, version: u32) -> StateGrant {
+        StateGrant {
+            max_size: 1,
+            name: name.to_owned(),
+            version,
+        }
+    }
+
+    #[test]
+    fn each_name_version_and_epoch_has_a_namespace_of_its_own() {
+        let of = |name, version, state| {
+            let epoch = Epoch {
+                completions: 7,
+                state,
+            };
+            state_namespace("g", &grant(name, version), epoch)
+        };
+        assert_eq!(of("default", 1, 0), None);
+        let all = [of("default", 2, 0), of("other", 1, 0), of("default", 1, 1)];
+        for (i, one) in all.iter().enumerate() {
+            assert!(one.is_some());
+            assert_eq!(all.iter().position(|other| other == one), Some(i));
+        }
+    }
+
+    #[test]
+    fn what_a_reset_left_behind_is_deleted_and_nothing_else() {
+        use super::super::{Options, TopicSpec};
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path(), Options::default()).unwrap();
+        let topic = log
+            .create_topic(&TopicSpec::new("t", std::num::NonZeroU32::MIN))
+            .unwrap();
+        let partition = topic.partitions[0];
+        let epoch = Epoch {
+            completions: 0,
+            state: 1,
+        };
+        let now = state_namespace("g", &grant("default", 1), epoch).unwrap();
+        let (old, other, new) = (
+            log.group("g").unwrap(),
+            log.group("other").unwrap(),
+            log.group(&now).unwrap(),
+        );
+        let entry = |group, n: usize| Write::State {
+            group,
+            partition,
+            key: format!("{n:05}").into_bytes(),
+            value: Some(b"v".to_vec()),
+        };
+        let mut writes: Vec<Write> = (0..SWEEP_ENTRIES + 1).map(|n| entry(old, n)).collect();
+        writes.extend([entry(other, 0), entry(new, 0), write("g", epoch)]);
+        log.commit(Commit {
+            writes,
+            ..Commit::default()
+        })
+        .unwrap();
+        assert_eq!(read(&log, "g").unwrap(), epoch);
+        let mut rounds = 0;
+        while sweep(&log).unwrap() {
+            rounds += 1;
+        }
+        assert_eq!(rounds, 2);
+        assert_eq!(log.state_bytes(old).unwrap(), 0);
+        assert!(log.state_bytes(other).unwrap() > 0 && log.state_bytes(new).unwrap() > 0);
+    }
+}

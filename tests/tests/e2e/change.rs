@@ -1,0 +1,354 @@
+//! Change over time in a running host: pauses, reloads, moves of a group, messages given up by hand.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use wasmill::pipeline::snapshot::State;
+use wasmill_tests::input::{Expected, Input};
+use wasmill_tests::process::{Process, until, within};
+use wasmill_tests::site::{Site, Stored, plugin};
+
+use crate::{probe, probe_pipeline};
+
+/// Runs a command against the site's directory: exit code, stdout, stderr.
+fn wasmill(site: &Site, arguments: &[&str]) -> (i32, String, String) {
+    let data_dir = site.data_dir();
+    let place = ["--data-dir", data_dir.to_str().unwrap()];
+    let all: Vec<&str> = place.iter().chain(arguments).copied().collect();
+    let output = site.command(&all, &[]);
+    (
+        output.status.code().unwrap(),
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
+fn done(site: &Site, arguments: &[&str]) -> String {
+    let (code, out, err) = wasmill(site, arguments);
+    assert_eq!(code, 0, "{arguments:?}: {out}{err}");
+    out
+}
+
+fn produce(process: &Process, inputs: &[Input]) {
+    let records: Vec<_> = inputs.iter().map(Input::record).collect();
+    process.remote().produce("in", &records).unwrap();
+}
+
+fn state(process: &Process, pipeline: &str) -> State {
+    let status = process.status();
+    let found = status.pipelines.iter().find(|p| p.pipeline == pipeline);
+    found.unwrap().state
+}
+
+fn succeeded(process: &Process, pipeline: &str) -> u64 {
+    let status = process.status();
+    let found = status.pipelines.iter().find(|p| p.pipeline == pipeline);
+    found.unwrap().totals.succeeded
+}
+
+fn oks(from: usize, count: usize) -> Vec<Input> {
+    (from..from + count)
+        .map(|n| Input::ok(&format!("m{n}"), &format!("k{}", n % 7)))
+        .collect()
+}
+
+/// The same topic read by two pipelines.
+fn two(second: &str) -> String {
+    let other = probe_pipeline(&probe(""))
+        .replace("name: probe", "name: second")
+        .replace("consumer_group: g", "consumer_group: g2")
+        .replace("topic: out,", "topic: out2,");
+    probe_pipeline(&probe("")) + &other.replace("wasm, allow", &format!("wasm{second}, allow"))
+}
+
+#[test]
+fn a_pause_stands_against_the_configuration_over_restarts_and_until_the_pipeline_changes() {
+    let site = Site::new(&two(""));
+    site.publish("in", 2, &oks(0, 10));
+    let mut process = site.start();
+    process.await_drained();
+    assert!(done(&site, &["pause", "second"]).contains("second is paused"));
+    assert!(done(&site, &["pause", "second"]).contains("already"));
+    produce(&process, &oks(10, 10));
+    until("the other goes on", || {
+        (succeeded(&process, "probe") == 20).then_some(())
+    });
+    assert_eq!(state(&process, "second"), State::Paused);
+    assert_eq!(succeeded(&process, "second"), 10);
+    let (_, body) = process.health("/readyz");
+    assert!(body.contains("paused by an operator"), "{body}");
+    process.stop();
+    // Still paused after a restart.
+    let process = site.start();
+    until("the other runs", || {
+        (state(&process, "probe") == State::Running).then_some(())
+    });
+    assert_eq!(state(&process, "second"), State::Paused);
+    let (code, _, err) = wasmill(&site, &["resume", "secnd"]);
+    assert!(code == 1 && err.contains("did you mean second"), "{err}");
+    done(&site, &["resume", "second"]);
+    until("it goes on where it was", || {
+        (succeeded(&process, "second") == 10).then_some(())
+    });
+    assert!(done(&site, &["resume", "second"]).contains("runs already"));
+    process.stop();
+    assert_eq!(site.read("out2").len(), 20);
+}
+
+#[test]
+fn a_drain_finishes_what_was_read_and_pauses() {
+    let site = Site::new(&probe_pipeline(&format!(
+        "    retry: {{ backoff: {{ initial_interval: 300ms, max_interval: 300ms }} }}\n{}",
+        probe("")
+    )));
+    let twice = Input::planned("twice", "a", "fail_times", 2, Expected::one("out"));
+    site.publish("in", 1, &[twice]);
+    let process = site.start();
+    until("it has failed once", || {
+        (process.metric("wasmill_retries_total", &[]) >= 1.0).then_some(())
+    });
+    done(&site, &["drain", "probe"]);
+    assert_eq!(state(&process, "probe"), State::Paused);
+    produce(&process, &[Input::ok("later", "b")]);
+    process.stop();
+    let out = site.read("out");
+    assert_eq!(out.len(), 1);
+    assert_eq!(out[0].id(), "twice");
+}
+
+#[test]
+fn a_bad_reload_changes_nothing_and_a_good_one_only_what_changed() {
+    let site = Site::new(&two(""));
+    site.publish("in", 2, &oks(0, 10));
+    let mut process = site.start();
+    process.await_drained();
+    assert!(done(&site, &["reload"]).contains("nothing has changed"));
+    let good = std::fs::read_to_string(site.config()).unwrap();
+    // A word that is none, a plugin that is none, and a host that only a restart can make.
+    let missing = good.replacen("probe.wasm", "gone.wasm", 1);
+    for (bad, says) in [
+        (
+            good.replacen("start: earliest", "start: erliest", 1),
+            "earliest",
+        ),
+        (missing, "gone.wasm"),
+        (
+            good.replacen("host:\n", "host:\n  guest_memory: 1GiB\n", 1),
+            "guest_memory",
+        ),
+    ] {
+        std::fs::write(site.config(), bad).unwrap();
+        let (code, _, err) = wasmill(&site, &["reload"]);
+        assert!(code == 1 && err.contains(says), "{says}: {err}");
+    }
+    produce(&process, &oks(10, 5));
+    until("both go on", || {
+        let all = ["probe", "second"].map(|name| succeeded(&process, name));
+        (all == [15, 15]).then_some(())
+    });
+    // Another plugin for the second; the first is not touched (its counts would not tell, its log does).
+    let other = good.replace(
+        "name: second",
+        "name: second\n    retry: { max_attempts: 2 }",
+    );
+    std::fs::write(site.config(), other).unwrap();
+    let said = done(&site, &["reload"]);
+    assert!(
+        said.contains("second changed") && !said.contains("probe"),
+        "{said}"
+    );
+    // By signal: the second goes.
+    std::fs::write(
+        site.config(),
+        good.split("  - name: second").next().unwrap(),
+    )
+    .unwrap();
+    process.signal(Signal::HUP);
+    until("one pipeline is left", || {
+        (process.status().pipelines.len() == 1).then_some(())
+    });
+    std::fs::write(site.config(), &good).unwrap();
+    assert!(done(&site, &["reload"]).contains("second new"));
+    produce(&process, &oks(15, 5));
+    process.await_drained();
+    process.stop();
+    assert_eq!(site.read("out").len(), 20);
+    assert_eq!(site.read("out2").len(), 20);
+}
+
+#[test]
+fn a_reload_takes_a_plugin_that_was_replaced_in_its_place() {
+    let site = Site::new("");
+    let own = site.path().join("own.wasm");
+    std::fs::copy(plugin("probe"), &own).unwrap();
+    let lines = probe("").replace(
+        &plugin("probe").display().to_string(),
+        &own.display().to_string(),
+    );
+    site.configure(
+        "",
+        &probe_pipeline(&format!("    retry: {{ max_attempts: 1 }}\n{lines}")),
+    );
+    let bad = Input::planned("bad", "a", "reject", 0, Expected::Nothing);
+    site.publish("in", 1, &[bad.clone()]);
+    let mut process = site.start();
+    process.await_drained();
+    assert_eq!(process.status().pipelines[0].totals.dead_letters, 1);
+    std::fs::copy(plugin("mended"), &own).unwrap();
+    assert!(done(&site, &["reload"]).contains("probe changed"));
+    produce(&process, &[bad]);
+    process.await_drained();
+    process.stop();
+    assert_eq!(site.read("out").len(), 1);
+}
+
+fn tally() -> String {
+    probe_pipeline(&format!(
+        "    delivery: exactly_once\n    idempotency: {{ key: message.header(\"probe-id\"), ttl: 1h }}\n    handler: {{ plugin: {}, allow: {{ state: {{}} }} }}\n",
+        plugin("tally").display()
+    ))
+}
+
+/// The last output of each key, byte for byte.
+fn projection(site: &Site) -> BTreeMap<Vec<u8>, Stored> {
+    let mut last = BTreeMap::new();
+    for message in site.read("out") {
+        let place = Stored {
+            offset: 0,
+            ..message.clone()
+        };
+        last.insert(message.key.unwrap(), place);
+    }
+    last
+}
+
+/// §7.7, acceptance 4.
+#[test]
+fn a_group_rebuilt_from_the_beginning_in_a_new_epoch_gives_the_same_projection_byte_for_byte() {
+    let site = Site::new(&tally());
+    let mut inputs = oks(0, 300);
+    // Some twice: they count once, also in the new epoch.
+    inputs.extend(oks(0, 50));
+    site.publish("in", 3, &inputs);
+    let mut process = site.start();
+    process.await_drained();
+    process.stop();
+    let before = projection(&site);
+    assert_eq!(before.len(), 7);
+    assert_eq!(site.read("out").len(), 300);
+
+    // Nothing is guessed, with or without a host.
+    let seek = ["groups", "seek", "g", "--to", "earliest"];
+    let (code, _, err) = wasmill(&site, &[&seek[..], &["--yes"]].concat());
+    assert!(code == 1 && err.contains("--idempotency"), "{err}");
+    let process = site.start();
+    let new_epoch = [&seek[..], &["--idempotency", "new-epoch"]].concat();
+    let (code, _, err) = wasmill(&site, &[&new_epoch[..], &["--yes"]].concat());
+    assert!(code == 1 && err.contains("--state"), "{err}");
+    let whole = [&new_epoch[..], &["--state", "reset"]].concat();
+    let (code, _, err) = wasmill(&site, &whole);
+    assert!(
+        code == 2 && err.contains("--yes"),
+        "nobody is there to ask: {err}"
+    );
+    let said = done(&site, &[&whole[..], &["--dry-run"]].concat());
+    assert!(said.contains("nothing was changed"), "{said}");
+    assert_eq!(succeeded(&process, "probe"), 0);
+    done(&site, &[&whole[..], &["--yes"]].concat());
+    until("all are counted again", || {
+        (succeeded(&process, "probe") == 300).then_some(())
+    });
+    let mut process = process;
+    process.await_drained();
+    process.stop();
+    assert_eq!(site.read("out").len(), 600);
+    assert_eq!(projection(&site), before);
+
+    // With what is known kept, nothing happens again; and without a host it works the same.
+    let keep = [
+        &seek[..],
+        &["--idempotency", "keep", "--state", "keep", "--yes"],
+    ]
+    .concat();
+    done(&site, &keep);
+    let mut process = site.start();
+    process.await_drained();
+    assert_eq!(succeeded(&process, "probe"), 0);
+    process.stop();
+    assert_eq!(site.read("out").len(), 600);
+}
+
+#[test]
+fn a_change_that_stored_data_depends_on_needs_a_word() {
+    let site = Site::new(&tally());
+    site.publish("in", 1, &oks(0, 3));
+    let mut process = site.start();
+    process.await_drained();
+    let other = tally().replace("message.header(\"probe-id\")", "message.key");
+    site.configure("", &other);
+    let (code, _, err) = wasmill(&site, &["reload"]);
+    assert!(code == 1 && err.contains("idempotency.key"), "{err}");
+    process.stop();
+    let mut refused = site.spawn(&[]);
+    assert!(!refused.await_end().success());
+    let log = std::fs::read_to_string(site.host_log()).unwrap();
+    assert!(log.contains("--accept-change"), "{log}");
+    site.configure("", &tally());
+    let process = site.start();
+    site.configure("", &other);
+    done(&site, &["reload", "--accept-change"]);
+    process.stop();
+    site.start().stop();
+}
+
+#[test]
+fn an_operator_gives_up_the_message_that_holds_a_key() {
+    let site = Site::new(&probe_pipeline(&format!(
+        "    retry: {{ max_attempts: 100, backoff: {{ initial_interval: 1h, max_interval: 1h }} }}\n{}",
+        probe("")
+    )));
+    let dead = Expected::dead("rejected_by_operator", 1);
+    let bad = Input::planned("bad", "a", "always_fail", 0, dead);
+    site.publish("in", 1, &[bad, Input::ok("behind", "a")]);
+    let mut process = site.start();
+    let held = until("it holds the partition", || {
+        process.partitions().into_iter().find_map(|p| p.holder)
+    });
+    assert_eq!(held.attempts, 1);
+    let reject = [
+        "reject",
+        "in/0@0",
+        "--group",
+        "g",
+        "--note",
+        "the customer is gone",
+    ];
+    let (code, _, err) = wasmill(&site, &[&["reject", "in/0@1"], &reject[2..]].concat());
+    // The one behind it waits as well, in the same lane: it may be given up, and is not by mistake.
+    assert!(code == 0 || err.contains("does not hold"), "{err}");
+    done(&site, &reject);
+    process.await_drained();
+    assert!(
+        within(Duration::from_secs(1), || (process.metric(
+            "wasmill_dead_letters_total",
+            &["rejected_by_operator"]
+        ) >= 1.0)
+            .then_some(()))
+        .is_some()
+    );
+    let (code, _, err) = wasmill(&site, &reject);
+    assert!(code == 1 && err.contains("does not hold"), "{err}");
+    process.stop();
+    let letters = site.read("in.g.dlq");
+    let letter = letters.iter().find(|letter| letter.id() == "bad").unwrap();
+    assert_eq!(
+        letter.header("wasmill-dlq-reason").unwrap(),
+        "rejected_by_operator"
+    );
+    assert_eq!(
+        letter.header("wasmill-dlq-error").unwrap(),
+        "the customer is gone"
+    );
+    assert_eq!(letter.header("wasmill-dlq-attempts").unwrap(), "1");
+}
