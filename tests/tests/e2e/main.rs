@@ -13,6 +13,7 @@ mod deferred;
 mod idempotency;
 mod messages;
 mod mutants;
+mod observe;
 mod operations;
 mod poison;
 mod readme;
