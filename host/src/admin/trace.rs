@@ -170,7 +170,7 @@ impl Console {
         let mut events = self.events(found)?;
         events.extend(logs.lines.into_iter().map(of_line));
         events.extend(self.audited(id, &events)?);
-        events.sort_by_key(|event| (event.at_ms, event.what));
+        in_order(&mut events);
         Ok(Trace {
             correlation_id: id.to_owned(),
             events,
@@ -429,6 +429,29 @@ impl Wanted<'_> {
     fn is(&self, headers: &Headers<'_>, hash: u64, partition: u32, offset: u64) -> bool {
         Correlation::of(headers, hash, partition, offset).text(headers) == self.id
     }
+}
+
+/// By time. An output keeps the time of the message it came of, so when it was written is not known: it
+/// stands behind what the host and handlers said of the messages with that time or before it.
+fn in_order(events: &mut [Event]) {
+    let published = events
+        .iter()
+        .find(|event| event.what == What::Published)
+        .map(|event| event.at_ms);
+    let last_line = events
+        .iter()
+        .filter(|event| matches!(event.what, What::Attempt | What::Guest))
+        .map(|event| event.at_ms)
+        .max();
+    events.sort_by_key(|event| {
+        let inherited = event.what == What::Output && Some(event.at_ms) == published;
+        let at = if inherited {
+            last_line.map_or(event.at_ms, |line| line.max(event.at_ms))
+        } else {
+            event.at_ms
+        };
+        (at, event.what)
+    });
 }
 
 fn of_line(line: LogLine) -> Event {
