@@ -9,9 +9,9 @@ use super::ladder;
 use super::problem::{Code, Place, Problems};
 use super::valid::{
     Allow, Backoff, By, Circuit, Config, DeadLetter, Delivery, Durability, Format, Handler, Host,
-    Idempotency, IfMissing, Isolation, Limits, NullKey, OnDeadLetter, OnDuplicate, OnLostOffset,
-    Ordering, Output, Pipeline, RateLimit, Retry, RetryMode, SecretName, Source, Start, StateGrant,
-    Tls, Window,
+    Idempotency, IfMissing, Isolation, Limits, LogFiles, NullKey, OnDeadLetter, OnDuplicate,
+    OnLostOffset, Ordering, Output, Pipeline, RateLimit, Retry, RetryMode, SecretName, Source,
+    Start, StateGrant, Tls, Window,
 };
 use crate::expression::Condition;
 
@@ -63,6 +63,7 @@ pub(super) fn host(block: &Checked, problems: &mut Problems) -> Option<Host> {
             _ => Durability::Fsync,
         },
         create_topics: create_topics(block.get("create_topics")?)?,
+        logs: logs(block.get("logs")?)?,
     })
 }
 
@@ -86,6 +87,22 @@ fn create_topics(value: &Checked) -> Option<Option<NonZeroU32>> {
         Some(true) => Some(Some(PARTITIONS)),
         Some(false) => Some(None),
         None => value.get("partitions")?.nonzero().map(Some),
+    }
+}
+
+const LOGS: LogFiles = LogFiles {
+    size: 16 << 20,
+    files: 4,
+};
+
+fn logs(value: &Checked) -> Option<Option<LogFiles>> {
+    match value.bool() {
+        Some(true) => Some(Some(LOGS)),
+        Some(false) => Some(None),
+        None => Some(Some(LogFiles {
+            size: value.get("size")?.size()?,
+            files: value.get("files")?.nonzero()?.get(),
+        })),
     }
 }
 

@@ -35,6 +35,16 @@ pub struct Host {
     pub durability: Durability,
     /// Partitions of topics that `run` creates because a pipeline names them. Default 6; `None` = never create.
     pub create_topics: Option<NonZeroU32>,
+    /// Default 4 files of 16 MiB; `None` = no files.
+    pub logs: Option<LogFiles>,
+}
+
+/// How many of the host's log lines are kept in files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogFiles {
+    /// Bytes after which a file is followed by the next.
+    pub size: u64,
+    pub files: u32,
 }
 
 /// PEM files.

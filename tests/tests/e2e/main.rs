@@ -14,6 +14,7 @@ mod idempotency;
 mod letters;
 mod messages;
 mod mutants;
+mod observe;
 mod operations;
 mod overload;
 mod poison;

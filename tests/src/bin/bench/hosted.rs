@@ -98,6 +98,7 @@ impl<'a> Setup<'a> {
                 guest_memory: 2 << 30,
                 durability: Durability::Fsync,
                 create_topics: NonZeroU32::new(PARTITIONS),
+                logs: None,
             },
             pipelines: vec![self.pipeline()?],
         })
