@@ -62,6 +62,7 @@ async fn request(
     let deadline_ms = console.now_ms().saturating_add(timeout_ms);
     let asked = Arc::clone(&console);
     let begun = answer(Arc::clone(&console), move |console| {
+        console.known_topic(&topic)?;
         let waits = console.requests()?.begin(&mut record, deadline_ms)?;
         console.produce(&topic, &[record])?;
         Ok(Begun(waits))
