@@ -4,10 +4,12 @@
 mod access;
 mod audit;
 mod build;
+mod config;
 mod confirm;
 mod consume;
 mod dlq;
 mod error;
+mod files;
 mod groups;
 mod lint;
 mod new;
@@ -66,6 +68,9 @@ enum Command {
     Plugin(plugin::Plugin),
     /// Check configuration files and their plugins without running them
     Lint(lint::Lint),
+    /// What a configuration comes to
+    #[command(subcommand)]
+    Config(config::Config),
     /// Print the JSON Schema of the configuration
     Schema,
     /// Run pipelines until a signal
@@ -139,6 +144,7 @@ fn run(cli: Cli, out: &mut Out) -> Result<(), Error> {
         Command::Build(command) => build::run(&command, out),
         Command::Plugin(command) => plugin::run(&command, out),
         Command::Lint(command) => lint::run(&command, out),
+        Command::Config(command) => config::run(&command, out),
         Command::Schema => schema::run(out),
         Command::Run(command) => run::run(&command, &place),
         Command::Status(command) => status::run(&command, &place, out),
