@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::files;
 use super::problem::{Code, Problems};
 
-/// Variables of one file.
+/// Variables of all files.
 const VARIABLES_MAX: usize = 10_000;
 
 /// What the files say, a later one before an earlier one.

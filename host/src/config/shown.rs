@@ -24,6 +24,21 @@ pub enum Shown {
     Map(Vec<(String, Self)>),
 }
 
+impl From<Json> for Shown {
+    fn from(value: Json) -> Self {
+        match value {
+            Json::Array(elements) => Self::List(elements.into_iter().map(Self::from).collect()),
+            Json::Object(entries) => {
+                Self::Map(entries.into_iter().map(|(k, v)| (k, v.into())).collect())
+            }
+            value => Self::Single {
+                value,
+                origin: Origin::Default,
+            },
+        }
+    }
+}
+
 /// Where a value is from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
