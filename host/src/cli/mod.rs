@@ -2,12 +2,18 @@
 //! `plugin/`, `host/`); they only read arguments and show answers.
 
 mod access;
+mod alerts;
 mod audit;
 mod build;
+mod check;
+mod completions;
+mod config;
 mod confirm;
 mod consume;
 mod dlq;
 mod error;
+mod explain;
+mod files;
 mod groups;
 mod lint;
 mod logs;
@@ -68,8 +74,19 @@ enum Command {
     Plugin(plugin::Plugin),
     /// Check configuration files and their plugins without running them
     Lint(lint::Lint),
+    /// Say what each pipeline will do, also when something fails
+    Explain(explain::Explain),
+    /// Say what is missing before the configuration can run here
+    Check(check::Check),
+    /// Print Prometheus rules for the alerts of the configuration
+    Alerts(alerts::Alerts),
+    /// What a configuration comes to
+    #[command(subcommand)]
+    Config(config::Config),
     /// Print the JSON Schema of the configuration
     Schema,
+    /// Print completions for a shell
+    Completions(completions::Completions),
     /// Run pipelines until a signal
     Run(run::Run),
     /// What runs, how far behind it is, and what holds it up
@@ -145,6 +162,11 @@ fn run(cli: Cli, out: &mut Out) -> Result<(), Error> {
         Command::Build(command) => build::run(&command, out),
         Command::Plugin(command) => plugin::run(&command, out),
         Command::Lint(command) => lint::run(&command, out),
+        Command::Explain(command) => explain::run(&command, out),
+        Command::Check(command) => check::run(&command, &place, out),
+        Command::Alerts(command) => alerts::run(&command, out),
+        Command::Completions(command) => completions::run(&command, out),
+        Command::Config(command) => config::run(&command, out),
         Command::Schema => schema::run(out),
         Command::Run(command) => run::run(&command, &place),
         Command::Status(command) => status::run(&command, &place, out),

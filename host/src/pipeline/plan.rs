@@ -9,6 +9,9 @@ use crate::expression::{Condition, Expression};
 use crate::pipeline::output::HeaderRule;
 use crate::pipeline::settlement::Target;
 
+/// Messages in one call of a handler that only computes.
+pub const BATCH_DEFAULT: u32 = 256;
+
 #[derive(Debug)]
 pub struct Plan {
     pub pipeline: String,
