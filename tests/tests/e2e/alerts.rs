@@ -201,7 +201,7 @@ fn promtool_accepts_the_rules_and_counts_one_for_each_alert_beside_the_one_that_
 #[test]
 fn alerts_fire_in_prometheus_while_a_key_is_held_and_end_when_it_is_free() {
     let site = Site::new(&watched(
-        "{ lag: 5, oldest_age: 1s, dead_letters: { count: 3, per: 30s } }",
+        "{ lag: 5, oldest_age: 1s, dead_letters: { count: 3, per: 5m } }",
     ));
     site.publish("in", 1, &[]);
     let mut process = site.start();
