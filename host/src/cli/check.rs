@@ -146,8 +146,10 @@ fn show(found: &[Finding], output: Format, out: &mut Out) -> Result<(), Error> {
             out.table(&["", "WHAT", "DETAIL"], rows, "nothing to check")?;
             for finding in found {
                 if let Some(fix) = &finding.fix {
-                    let line = format!("{}: {fix}", finding.what);
-                    out.line(super::text::escape(&line))?;
+                    let told = format!("{}: {}", finding.what, finding.detail);
+                    out.line("")?;
+                    out.line(super::text::escape(&told))?;
+                    out.line(format!("  {}", super::text::escape(fix)))?;
                 }
             }
         }
@@ -216,7 +218,8 @@ fn data_dir(path: &Path, found: &mut Findings) {
     }
     let Ok(space) = statvfs(&exists) else { return };
     let room = space.f_bavail.saturating_mul(space.f_frsize);
-    let detail = format!("{} free", written_size(room >> 20 << 20));
+    let unit = if room < DISK_ROOM_MIN { 20 } else { 30 };
+    let detail = format!("{} free", written_size(room >> unit << unit));
     if room < DISK_ROOM_MIN {
         let detail = format!("{detail}, less than {}", written_size(DISK_ROOM_MIN));
         found.missing(
@@ -398,5 +401,106 @@ fn ways_back(pipeline: &Pipeline, known: &Topics, source: &str, found: &mut Find
                 "give the pipeline another `consumer_group`",
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::console::Console;
+    use crate::admin::wire::CreateTopic;
+    use crate::connector::embedded::{Log, Options};
+
+    fn config(host: &str) -> Config {
+        let text = format!(
+            "version: 1\nhost: {host}\npipelines:\n  - {{ name: p, source: {{ topics: [orders], consumer_group: g, start: earliest }}, handler: {{ plugin: p.wasm }}, outputs: {{ default: {{ topic: out }} }} }}\n"
+        );
+        let loaded = crate::config::load_text(Path::new("c.yaml"), &text, &|_| None);
+        loaded.unwrap().config
+    }
+
+    fn missing(found: &Findings) -> Vec<(&str, &str)> {
+        let found = found.0.iter().filter(|f| f.verdict == Verdict::Missing);
+        found
+            .map(|f| (f.what.as_str(), f.fix.as_deref().unwrap()))
+            .collect()
+    }
+
+    fn checked(host: &str, make: &[&str]) -> Findings {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(&dir.path().join("log"), Options::default()).unwrap();
+        let console = Console::offline(log);
+        for topic in make {
+            let wanted = serde_json::json!({"name": topic, "partitions": 2});
+            let wanted: CreateTopic = serde_json::from_value(wanted).unwrap();
+            console.create_topic(&wanted).unwrap();
+        }
+        let streams = Streams::Here(console);
+        let config = config(host);
+        let mut found = Findings::default();
+        let known = Topics::read(Some(&streams), &config).unwrap();
+        topics(&config, &known, &mut found);
+        found
+    }
+
+    #[test]
+    fn topics_that_run_creates_are_not_missing() {
+        assert_eq!(missing(&checked("{}", &[])), []);
+    }
+
+    #[test]
+    fn topics_that_nobody_creates_are_missing_with_the_command_that_does() {
+        let found = checked("{ create_topics: false }", &["orders", "orders.g.dlq.x"]);
+        let found = missing(&found);
+        let commands: Vec<&str> = found.iter().map(|(_, fix)| *fix).collect();
+        let create = [
+            "wasmill topics create out",
+            "wasmill topics create orders.g.dlq",
+        ];
+        assert_eq!(commands, create);
+    }
+
+    #[test]
+    fn a_dead_letter_topic_without_room_for_headers_is_missing_it() {
+        // Made by hand it takes messages as large as the source, and a dead letter is larger (§6.1).
+        let found = checked("{}", &["orders", "orders.g.dlq"]);
+        assert_eq!(missing(&found)[0].0, "room in orders.g.dlq");
+    }
+
+    #[test]
+    fn a_way_back_that_is_not_the_hosts_or_has_other_partitions_is_told() {
+        let found = checked("{}", &["orders", "orders.g.redrive"]);
+        assert_eq!(missing(&found)[0].0, "topic orders.g.redrive");
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_missing() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut found = Findings::default();
+        port(
+            "admin port",
+            "host.admin.listen",
+            taken.local_addr().unwrap(),
+            &mut found,
+        );
+        assert_eq!(missing(&found).len(), 1);
+        let address = taken.local_addr().unwrap();
+        drop(taken);
+        let mut found = Findings::default();
+        port("admin port", "host.admin.listen", address, &mut found);
+        assert_eq!(missing(&found), []);
+    }
+
+    #[test]
+    fn a_data_directory_that_cannot_be_one_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let mut found = Findings::default();
+        data_dir(&file.join("data"), &mut found);
+        assert_eq!(missing(&found)[0].0, "data directory");
+        let mut found = Findings::default();
+        data_dir(&dir.path().join("a/b"), &mut found);
+        assert!(found.0[0].detail.starts_with("`run` makes"), "{found:?}");
     }
 }

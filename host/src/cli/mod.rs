@@ -287,6 +287,28 @@ mod tests {
     }
 
     #[test]
+    fn every_shell_has_completions_of_every_command() {
+        use clap::ValueEnum;
+        for shell in clap_complete::Shell::value_variants() {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "wasmill", &mut script);
+            let script = String::from_utf8(script).unwrap();
+            for command in Cli::command().get_subcommands() {
+                assert!(script.contains(command.get_name()), "{shell} {command}");
+            }
+        }
+    }
+
+    #[test]
+    fn commands_that_read_a_configuration_take_the_same_files() {
+        for command in ["run", "lint", "explain", "check", "alerts", "config show"] {
+            let words = ["wasmill"].into_iter().chain(command.split(' '));
+            let files = "a.yaml b --overlay o.yaml --overlay p.yaml --env-file e".split(' ');
+            assert!(Cli::try_parse_from(words.chain(files)).is_ok(), "{command}");
+        }
+    }
+
+    #[test]
     fn a_span_ago_may_begin_with_a_hyphen() {
         assert!(Cli::try_parse_from(["wasmill", "consume", "t", "--from", "-10m"]).is_ok());
     }

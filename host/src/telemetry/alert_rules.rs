@@ -7,7 +7,8 @@ use serde_json::{Value as Json, json};
 use crate::config::valid::{Config, Pipeline};
 use crate::config::{Shown, written_duration};
 
-/// A file of rules. `pending` is how long a condition must hold before its alert fires.
+/// A file of rules. `pending`, in whole seconds, is how long a
+/// condition must hold before its alert fires.
 #[must_use]
 pub fn yaml(config: &Config, pending: Duration) -> String {
     Shown::from(rules(config, pending)).yaml(false)
@@ -91,7 +92,7 @@ fn rule(
     json!({
         "alert": alert,
         "expr": expr,
-        "for": written_duration(pending),
+        "for": format!("{}s", pending.as_secs()),
         "labels": {"severity": severity},
         "annotations": {"summary": summary, "description": description},
     })
@@ -151,6 +152,6 @@ mod tests {
         let rules = rules(&config("{}"), Duration::ZERO);
         let rules = rules["groups"][0]["rules"].as_array().unwrap();
         assert_eq!(rules.len(), 1);
-        assert_eq!(rules[0]["for"], "0ms");
+        assert_eq!(rules[0]["for"], "0s");
     }
 }
