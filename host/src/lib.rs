@@ -15,6 +15,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod connector;
+pub mod explain;
 pub mod expression;
 pub mod faults;
 pub mod host;

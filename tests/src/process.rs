@@ -142,9 +142,14 @@ impl Process {
         pipelines.into_iter().flat_map(|p| p.partitions).collect()
     }
 
+    /// The health port of a host that was ready.
+    pub fn health_address(&self) -> SocketAddr {
+        self.health.expect("the host was not awaited")
+    }
+
     /// Code and body of a page of the health port.
     pub fn health(&self, page: &str) -> (u16, String) {
-        let address = self.health.expect("the host was not awaited");
+        let address = self.health_address();
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(DEADLINE))

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::demo;
 use crate::guests::{self, Profile};
 use crate::process::{Error, Program, cargo, program, root};
+use crate::prometheus;
 use crate::tools;
 
 /// How many checks held. A step that is not a test runner counts as one.
@@ -41,7 +42,7 @@ const STEPS: &[Step] = &[
     Step {
         needed: true,
         ..step("tools", "what the machine needs beyond cargo", || {
-            one(tools::prepare())
+            one(tools::prepare().and_then(|()| prometheus::prepare()))
         })
     },
     step("fmt", "formatting", || {

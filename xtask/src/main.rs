@@ -12,6 +12,7 @@ mod checks;
 mod demo;
 mod guests;
 mod process;
+mod prometheus;
 mod tools;
 
 use std::process::ExitCode;

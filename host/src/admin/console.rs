@@ -226,7 +226,13 @@ impl Console {
     #[must_use]
     pub fn snapshots(&self) -> Vec<Snapshot> {
         let host = self.host.as_ref();
-        host.map(|host| (host.snapshots)()).unwrap_or_default()
+        let mut snapshots = host.map(|host| (host.snapshots)()).unwrap_or_default();
+        for snapshot in &mut snapshots {
+            snapshot.judge_age(self.now_ms(), |t, p, offset| {
+                self.timestamp_ms(t, p, offset)
+            });
+        }
+        snapshots
     }
 
     /// The log's clock, Unix ms.

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::console::Console;
 use super::wire::StoreHealth;
-use crate::pipeline::snapshot::{Snapshot, State as PipelineState};
+use crate::pipeline::snapshot::{Alert, Snapshot, State as PipelineState};
 use crate::telemetry::metrics::Metrics;
 
 /// Whether the host does its work, and if not, why.
@@ -29,6 +29,8 @@ pub struct PipelineReadiness {
     pub ready: bool,
     pub state: PipelineState,
     pub why: Option<String>,
+    /// Alerts of its configuration that fire. They do not make it unready: a restart helps none of them.
+    pub alerts: Vec<Alert>,
 }
 
 impl Readiness {
@@ -46,6 +48,12 @@ impl Readiness {
                 ),
                 state: snapshot.state,
                 why: snapshot.why.clone(),
+                alerts: snapshot
+                    .alerts
+                    .iter()
+                    .filter(|a| a.firing)
+                    .copied()
+                    .collect(),
             })
             .collect();
         Self {

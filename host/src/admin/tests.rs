@@ -71,6 +71,7 @@ fn snapshot(state: State) -> Snapshot {
             holder: None,
         }],
         totals: Totals::default(),
+        alerts: Vec::new(),
     }
 }
 

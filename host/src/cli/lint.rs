@@ -1,32 +1,30 @@
-//! `wasmill lint PATHS…`: everything that is wrong with a configuration, without running it: the
+//! `wasmill lint FILES…`: everything that is wrong with a configuration, without running it: the
 //! files (`config/`), the plugins they name, and whether those are granted what they import.
-
-use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
 
 use super::error::Error;
+use super::files::Files;
 use super::output::{self, Format, Out};
 use super::text;
 use crate::config::valid::{Allow, Pipeline};
-use crate::config::{self, Loaded, Problem, Severity, Source};
+use crate::config::{self, Problem, Severity, Source};
 use crate::plugin::{Need, inspect};
 
 #[derive(Debug, Args)]
 pub(super) struct Lint {
-    /// Files, or folders of *.yaml and *.yml
-    #[arg(required = true)]
-    paths: Vec<PathBuf>,
+    #[command(flatten)]
+    files: Files,
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
 
 /// A plugin that a host would refuse.
 #[derive(Debug, Serialize)]
-struct PluginProblem {
-    pipeline: String,
-    message: String,
+pub(super) struct PluginProblem {
+    pub(super) pipeline: String,
+    pub(super) message: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -36,7 +34,7 @@ struct Report<'r> {
 }
 
 pub(super) fn run(lint: &Lint, out: &mut Out) -> Result<(), Error> {
-    let (mut problems, sources, pipelines) = match load(&lint.paths) {
+    let (mut problems, sources, pipelines) = match lint.files.load() {
         Ok(loaded) => {
             let mut problems = loaded.missing_plugins();
             problems.extend(loaded.warnings);
@@ -55,11 +53,6 @@ pub(super) fn run(lint: &Lint, out: &mut Out) -> Result<(), Error> {
         Format::Table => show(&problems, &sources, &plugins, pipelines.len(), out)?,
     }
     if failed { Err(Error::Said) } else { Ok(()) }
-}
-
-/// Loads the configuration with this process's environment.
-pub(super) fn load(paths: &[PathBuf]) -> Result<Loaded, config::Error> {
-    config::load(paths, &|name| std::env::var(name).ok())
 }
 
 /// Shows problems on stderr, for commands that want to go on to something else.
@@ -99,7 +92,7 @@ fn show(
 }
 
 /// What a host would refuse about the plugin. One that is not there is `config`'s to tell.
-fn check_plugin(pipeline: &Pipeline) -> Option<PluginProblem> {
+pub(super) fn check_plugin(pipeline: &Pipeline) -> Option<PluginProblem> {
     let path = &pipeline.handler.plugin;
     if !path.is_file() {
         return None;

@@ -2,12 +2,18 @@
 //! `plugin/`, `host/`); they only read arguments and show answers.
 
 mod access;
+mod alerts;
 mod audit;
 mod build;
+mod check;
+mod completions;
+mod config;
 mod confirm;
 mod consume;
 mod dlq;
 mod error;
+mod explain;
+mod files;
 mod groups;
 mod lint;
 mod logs;
@@ -69,8 +75,19 @@ enum Command {
     Plugin(plugin::Plugin),
     /// Check configuration files and their plugins without running them
     Lint(lint::Lint),
+    /// Say what each pipeline will do, also when something fails
+    Explain(explain::Explain),
+    /// Say what is missing before the configuration can run here
+    Check(check::Check),
+    /// Print Prometheus rules for the alerts of the configuration
+    Alerts(alerts::Alerts),
+    /// What a configuration comes to
+    #[command(subcommand)]
+    Config(config::Config),
     /// Print the JSON Schema of the configuration
     Schema,
+    /// Print completions for a shell
+    Completions(completions::Completions),
     /// Run pipelines until a signal
     Run(run::Run),
     /// What runs, how far behind it is, and what holds it up
@@ -148,6 +165,11 @@ fn run(cli: Cli, out: &mut Out) -> Result<(), Error> {
         Command::Build(command) => build::run(&command, out),
         Command::Plugin(command) => plugin::run(&command, out),
         Command::Lint(command) => lint::run(&command, out),
+        Command::Explain(command) => explain::run(&command, out),
+        Command::Check(command) => check::run(&command, &place, out),
+        Command::Alerts(command) => alerts::run(&command, out),
+        Command::Completions(command) => completions::run(&command, out),
+        Command::Config(command) => config::run(&command, out),
         Command::Schema => schema::run(out),
         Command::Run(command) => run::run(&command, &place),
         Command::Status(command) => status::run(&command, &place, out),
@@ -266,6 +288,28 @@ mod tests {
     fn a_redrive_is_cancelled_in_any_directory() {
         let line = ["wasmill", "dlq", "redrive", "--cancel", "r1", "-o", "json"];
         assert!(Cli::try_parse_from(line.into_iter().chain(["--data-dir", "d"])).is_ok());
+    }
+
+    #[test]
+    fn every_shell_has_completions_of_every_command() {
+        use clap::ValueEnum;
+        for shell in clap_complete::Shell::value_variants() {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "wasmill", &mut script);
+            let script = String::from_utf8(script).unwrap();
+            for command in Cli::command().get_subcommands() {
+                assert!(script.contains(command.get_name()), "{shell} {command}");
+            }
+        }
+    }
+
+    #[test]
+    fn commands_that_read_a_configuration_take_the_same_files() {
+        for command in ["run", "lint", "explain", "check", "alerts", "config show"] {
+            let words = ["wasmill"].into_iter().chain(command.split(' '));
+            let files = "a.yaml b --overlay o.yaml --overlay p.yaml --env-file e".split(' ');
+            assert!(Cli::try_parse_from(words.chain(files)).is_ok(), "{command}");
+        }
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! `wasmill run PATHS…`: loads a configuration and becomes the host.
+//! `wasmill run FILES…`: loads a configuration and becomes the host.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Args;
 
 use super::error::Error;
+use super::files::Files;
 use super::output;
 use super::{Place, lint};
 use crate::config::valid::Config;
@@ -13,9 +14,8 @@ use crate::{config, host};
 
 #[derive(Debug, Args)]
 pub(super) struct Run {
-    /// Files, or folders of *.yaml and *.yml
-    #[arg(required = true)]
-    paths: Vec<PathBuf>,
+    #[command(flatten)]
+    files: Files,
     /// Run although stored data depends on something that was changed
     #[arg(long)]
     accept_change: bool,
@@ -24,17 +24,7 @@ pub(super) struct Run {
 /// Runs until a signal.
 pub(super) fn run(run: &Run, place: &Place) -> Result<(), Error> {
     let mut keeper = logging::start_host().map_err(|why| Error::usage(why.to_string(), ""))?;
-    let loaded = match lint::load(&run.paths) {
-        Ok(loaded) => loaded,
-        Err(error) => {
-            lint::tell(&error.problems, &error.sources);
-            return Err(Error::failed(
-                error.to_string(),
-                "`wasmill lint` checks without running",
-            ));
-        }
-    };
-    lint::tell(&loaded.warnings, &loaded.sources);
+    let loaded = run.files.need()?;
     let missing = loaded.missing_plugins();
     if !missing.is_empty() {
         lint::tell(&missing, &loaded.sources);
@@ -48,10 +38,10 @@ pub(super) fn run(run: &Run, place: &Place) -> Result<(), Error> {
             config.host.data_dir.display()
         ));
     }
-    let paths = run.paths.clone();
+    let files = run.files.clone();
     let choices = host::Choices {
         accept_change: run.accept_change,
-        reread: Some(Box::new(move || reread(&paths, named.as_deref()))),
+        reread: Some(Box::new(move || reread(&files, named.as_deref()))),
     };
     let ended = host::run(&config, choices, &mut keeper).map_err(|why| {
         if !output::stderr_is_terminal() {
@@ -79,8 +69,9 @@ fn in_place(mut config: Config, data_dir: Option<&Path>) -> Config {
 }
 
 /// The same files once more, for a reload; what is wrong with them as text for a person.
-fn reread(paths: &[PathBuf], data_dir: Option<&Path>) -> Result<Config, String> {
-    let loaded = lint::load(paths)
+fn reread(files: &Files, data_dir: Option<&Path>) -> Result<Config, String> {
+    let loaded = files
+        .load()
         .map_err(|error| config::render(&error.problems, &error.sources, false))?;
     let missing = loaded.missing_plugins();
     if missing.is_empty() {

@@ -2,11 +2,12 @@
 //! themselves, guarantees that what is configured beside them weakens.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::build::Built;
 use super::check::Checked;
 use super::problem::{Code, Place, Problems};
-use super::valid::{Config, Delivery, Durability, Format, Pipeline};
+use super::valid::{Config, Delivery, Durability, Format, Pipeline, Retry};
 use super::yaml::Key;
 
 /// Names and groups are compared even when the pipelines have other problems.
@@ -103,6 +104,7 @@ pub(super) fn meaning(config: &Config, built: &[Built], problems: &mut Problems)
         keys(pipeline, checked, problems);
         memory(config, pipeline, checked, problems);
         own_topics(pipeline, checked, problems);
+        times(config, pipeline, checked, problems);
     }
     cycles(config, built, problems);
 }
@@ -150,6 +152,67 @@ fn keys(pipeline: &Pipeline, checked: &Checked, problems: &mut Problems) {
         let help = "messages without it share a key and pass for duplicates; write `message.header(\"a\") == \"\" ? \"\" : message.header(\"a\") + …`, which is missing then";
         problems.warning(Code::Doubtful, place, message, help);
     }
+}
+
+/// Times that cannot have been meant together.
+fn times(config: &Config, pipeline: &Pipeline, checked: &Checked, problems: &mut Problems) {
+    let shown = super::scalar::written_duration;
+    let limits = checked
+        .get("handler")
+        .and_then(|handler| handler.get("limits"));
+    let (time, shutdown) = (pipeline.handler.limits.time, config.host.shutdown_timeout);
+    if let Some(place) = limits.and_then(|limits| limits.place_of("time"))
+        && time > shutdown
+    {
+        let message = format!(
+            "a call may take {}, longer than a host that is stopped waits: {}",
+            shown(time),
+            shown(shutdown)
+        );
+        let help = "raise `host.shutdown_timeout`; calls that are cut off then are made again";
+        problems.warning(Code::Doubtful, place, message, help);
+    }
+    let retry = &pipeline.retry;
+    if pipeline.delivery == Delivery::AtMostOnce || retry.max_attempts.get() == 1 {
+        return;
+    }
+    let waits = longest(retry).min(retry.max_elapsed.unwrap_or(Duration::MAX));
+    let about = shown(Duration::from_secs(waits.as_secs()));
+    if let Some(place) = checked.place_of("retry")
+        && pipeline.circuit.is_none()
+        && waits < OUTAGE
+    {
+        let message = format!("retries end within {about}, and there is no circuit");
+        let help = "a dependency that is away for longer, as in an ordinary failover, pours its messages into the dead letters; retry for a minute or more, or leave out `circuit: false`";
+        problems.warning(Code::Doubtful, place, message, help);
+    }
+    if let Some(idempotency) = &pipeline.idempotency
+        && let Some(block) = checked.get("idempotency")
+        && let Some(place) = block.place_of("ttl")
+        && idempotency.ttl < waits
+    {
+        let message = format!(
+            "keys are remembered for {}, and retries may take {about}",
+            shown(idempotency.ttl)
+        );
+        let help = "a copy that is finished meanwhile is forgotten before the first comes back, which is then handled again; raise `ttl` above the time of the retries";
+        problems.warning(Code::Doubtful, place, message, help);
+    }
+}
+
+/// What a failover takes.
+const OUTAGE: Duration = Duration::from_secs(60);
+
+/// All waits between attempts at their longest.
+fn longest(retry: &Retry) -> Duration {
+    let max = retry.backoff.max_interval.as_secs_f64();
+    let mut wait = retry.backoff.initial_interval.as_secs_f64();
+    let mut total = 0.0;
+    for _ in 1..retry.max_attempts.get() {
+        total += wait.min(max);
+        wait = (wait * retry.backoff.multiplier).min(max);
+    }
+    Duration::try_from_secs_f64(total).unwrap_or(Duration::MAX)
 }
 
 fn memory(config: &Config, pipeline: &Pipeline, checked: &Checked, problems: &mut Problems) {

@@ -8,10 +8,10 @@ use super::check::Checked;
 use super::ladder;
 use super::problem::{Code, Place, Problems};
 use super::valid::{
-    Allow, Backoff, By, Circuit, Config, DeadLetter, Delivery, Durability, Format, Handler, Host,
-    Idempotency, IfMissing, Isolation, Limits, LogFiles, NullKey, OnDeadLetter, OnDuplicate,
-    OnLostOffset, Ordering, Output, Pipeline, RateLimit, Retry, RetryMode, SecretName, Source,
-    Start, StateGrant, Tls, Window,
+    Alerts, Allow, Backoff, By, Circuit, Config, DeadLetter, DeadLetterAlert, Delivery, Durability,
+    Format, Handler, Host, Idempotency, IfMissing, Isolation, Limits, LogFiles, NullKey,
+    OnDeadLetter, OnDuplicate, OnLostOffset, Ordering, Output, Pipeline, RateLimit, Retry,
+    RetryMode, SecretName, Source, Start, StateGrant, Tls, Window,
 };
 use crate::expression::Condition;
 
@@ -162,6 +162,7 @@ pub(super) fn pipeline(
             topic: topic.map(str::to_owned),
         })
     });
+    let alerts = block.get("alerts").and_then(alerts);
     Some(Pipeline {
         name: block.get("name")?.text()?.to_owned(),
         delivery: delivery?,
@@ -176,6 +177,7 @@ pub(super) fn pipeline(
         outputs: outputs?,
         reply_topics: reply_topics?,
         dead_letter: dead_letter?,
+        alerts: alerts?,
     })
 }
 
@@ -314,6 +316,19 @@ fn retry(block: &Checked, problems: &mut Problems) -> Option<Retry> {
             multiplier: backoff.get("multiplier")?.number()?,
             max_interval: max?,
         },
+    })
+}
+
+fn alerts(block: &Checked) -> Option<Alerts> {
+    Some(Alerts {
+        lag: block.optional("lag", Checked::integer)?,
+        oldest_age: block.optional("oldest_age", Checked::duration)?,
+        dead_letters: block.optional("dead_letters", |letters| {
+            Some(DeadLetterAlert {
+                count: letters.get("count")?.nonzero()?,
+                per: letters.get("per")?.duration()?,
+            })
+        })?,
     })
 }
 

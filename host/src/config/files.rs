@@ -71,29 +71,36 @@ fn folder(path: &Path, files: &mut Vec<PathBuf>, problems: &mut Problems) {
 }
 
 fn file(path: PathBuf, problems: &mut Problems) {
+    if let Some(text) = text(&path, problems) {
+        problems.sources.push(Source { path, text });
+    }
+}
+
+/// The text of one file; `None` when it cannot be had, with the reason among the problems.
+pub(super) fn text(path: &Path, problems: &mut Problems) -> Option<String> {
     let mut bytes = Vec::new();
     let read =
-        fs::File::open(&path).and_then(|file| file.take(FILE_LEN_MAX + 1).read_to_end(&mut bytes));
+        fs::File::open(path).and_then(|file| file.take(FILE_LEN_MAX + 1).read_to_end(&mut bytes));
     if let Err(error) = read {
         problems.file(
             Code::Unreadable,
-            &path,
+            path,
             format!("the file cannot be read: {error}"),
             "check the path and its permissions",
         );
-        return;
+        return None;
     }
     if bytes.len() as u64 > FILE_LEN_MAX {
         problems.file(
             Code::TooBig,
-            &path,
+            path,
             format!("the file is longer than {FILE_LEN_MAX} bytes"),
             "split it",
         );
-        return;
+        return None;
     }
     match String::from_utf8(bytes) {
-        Ok(text) => problems.sources.push(Source { path, text }),
+        Ok(text) => Some(text),
         Err(error) => {
             let valid = error.utf8_error().valid_up_to();
             let line = error
@@ -104,7 +111,8 @@ fn file(path: PathBuf, problems: &mut Problems) {
                 .count()
                 + 1;
             let message = format!("the file is not UTF-8: byte {valid}, in line {line}");
-            problems.file(Code::Unreadable, &path, message, "save it as UTF-8");
+            problems.file(Code::Unreadable, path, message, "save it as UTF-8");
+            None
         }
     }
 }

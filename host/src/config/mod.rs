@@ -8,10 +8,12 @@
 mod across;
 mod build;
 mod check;
+mod env_file;
 mod fields;
 mod files;
 pub mod ladder;
 mod literal;
+mod overlay;
 mod problem;
 mod read;
 mod reference;
@@ -19,6 +21,7 @@ mod scalar;
 mod schema;
 pub mod secret;
 mod shape;
+mod shown;
 pub mod valid;
 mod yaml;
 
@@ -27,13 +30,17 @@ use std::path::{Path, PathBuf};
 
 use build::Built;
 use check::{Check, Checked};
+use env_file::Variables;
 use fields::{HOST, PIPELINE, PIPELINES_MAX, ROOT};
+use overlay::merge;
 use shape::Kind;
 use yaml::{Content, Node};
 
 pub use problem::{Code, Problem, Severity, Source, Span, render};
 pub use reference::reference;
+pub use scalar::{written_duration, written_size};
 pub use schema::schema;
+pub use shown::{Origin, Shown};
 
 /// A configuration that can be run.
 #[derive(Debug, Clone)]
@@ -41,8 +48,29 @@ pub struct Loaded {
     pub config: valid::Config,
     pub warnings: Vec<Problem>,
     pub sources: Vec<Source>,
-    /// Where each pipeline names its plugin, in their order.
-    plugins: Vec<Option<problem::Place>>,
+    /// What the configuration came to, with places.
+    resolved: Resolved,
+    /// Names that `env_files` gave a value.
+    from_files: Vec<(String, PathBuf)>,
+}
+
+/// Checked values with their places, after files, overlays and defaults became one.
+#[derive(Debug, Clone)]
+struct Resolved {
+    host: Checked,
+    connections: Vec<(yaml::Key, Checked)>,
+    pipelines: Vec<Checked>,
+}
+
+/// What a configuration is read from; reading it again sees what has changed since.
+#[derive(Debug, Clone, Default)]
+pub struct Inputs {
+    /// Files, and folders of which every `*.yaml` and `*.yml` is read by name.
+    pub paths: Vec<PathBuf>,
+    /// Files laid over the others, one after another.
+    pub overlays: Vec<PathBuf>,
+    /// Files of `NAME=value` for `${NAME}`; a later one goes before an earlier one, the environment before all.
+    pub env_files: Vec<PathBuf>,
 }
 
 /// Why there is none, every reason at once; warnings are among them.
@@ -53,12 +81,27 @@ pub struct Error {
     pub sources: Vec<Source>,
 }
 
-/// Loads files, and of folders every `*.yaml` and `*.yml` in them by name, as one configuration.
-/// `env` gives the variables that `${…}` names.
+/// Loads files and folders alone; [`load_inputs`] says more.
 pub fn load(paths: &[PathBuf], env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Error> {
+    let inputs = Inputs {
+        paths: paths.to_owned(),
+        ..Inputs::default()
+    };
+    load_inputs(&inputs, env)
+}
+
+/// Loads files, overlays and files of variables as one configuration. `env` gives the variables that
+/// `${…}` names and the files do not decide.
+pub fn load_inputs(inputs: &Inputs, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Error> {
     let mut problems = problem::Problems::default();
-    files::read(paths, &mut problems);
-    parsed(problems, env)
+    files::read(&inputs.paths, &mut problems);
+    let base = problems.sources.len();
+    files::read(&inputs.overlays, &mut problems);
+    let variables = Variables::read(&inputs.env_files, &mut problems);
+    let look_up = |name: &str| env(name).or_else(|| variables.get(name));
+    let mut loaded = parsed(problems, base, &look_up)?;
+    loaded.from_files = variables.names(env);
+    Ok(loaded)
 }
 
 /// Loads one text as if it stood in the file `path`.
@@ -71,7 +114,7 @@ pub fn load_text(
         path: path.to_owned(),
         text: text.to_owned(),
     };
-    parsed(problem::Problems::new(vec![source]), env)
+    parsed(problem::Problems::new(vec![source]), 1, env)
 }
 
 impl Loaded {
@@ -79,9 +122,10 @@ impl Loaded {
     #[must_use]
     pub fn missing_plugins(&self) -> Vec<Problem> {
         let mut problems = problem::Problems::new(self.sources.clone());
-        for (pipeline, place) in self.config.pipelines.iter().zip(&self.plugins) {
+        for (pipeline, checked) in self.config.pipelines.iter().zip(&self.resolved.pipelines) {
             let path = &pipeline.handler.plugin;
-            if let Some(place) = place
+            let handler = checked.get("handler");
+            if let Some(place) = handler.and_then(|handler| handler.place_of("plugin"))
                 && !path.is_file()
             {
                 let message = format!("there is no file `{}`", path.display());
@@ -93,14 +137,23 @@ impl Loaded {
     }
 }
 
+/// The first `base` sources are the configuration, those behind them overlays.
 fn parsed(
     mut problems: problem::Problems,
+    base: usize,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Loaded, Error> {
-    let trees: Vec<Option<Node>> = (0..problems.sources.len())
-        .map(|file| yaml::parse(file, &mut problems))
-        .collect();
-    let trees: Vec<Node> = trees.into_iter().flatten().collect();
+    let mut trees = Vec::new();
+    for file in 0..problems.sources.len() {
+        let Some(tree) = yaml::parse(file, &mut problems) else {
+            continue;
+        };
+        if file < base {
+            trees.push(tree);
+        } else {
+            overlay::lay(tree, &mut trees, &mut problems);
+        }
+    }
     let mut parts = Parts::default();
     for tree in &trees {
         parts.file(tree, &mut problems, env);
@@ -109,9 +162,11 @@ fn parsed(
         .ok()
         .and_then(|n| NonZeroU32::try_from(n).ok());
     let built = parts.pipelines(cores.unwrap_or(NonZeroU32::MIN), &mut problems, env);
-    let host = parts.host(&mut problems, env);
+    let checked_host = parts.host(&mut problems, env);
+    let host = build::host(&checked_host, &mut problems);
+    let declared: Vec<yaml::Key> = parts.connections.iter().map(|(k, _)| k.clone()).collect();
     across::names(&built, &mut problems);
-    across::connections(&built, &parts.connections, &mut problems);
+    across::connections(&built, &declared, &mut problems);
     let config = build::config(host, &built, &mut problems);
     if let Some(config) = &config {
         across::meaning(config, &built, &mut problems);
@@ -119,20 +174,17 @@ fn parsed(
     let failed = problems.has_errors();
     let (found, sources) = problems.finish();
     match config {
-        Some(config) if !failed => {
-            let plugin = |b: &Built| {
-                b.checked
-                    .get("handler")
-                    .and_then(|h| h.place_of("plugin"))
-                    .cloned()
-            };
-            Ok(Loaded {
-                config,
-                warnings: found,
-                sources,
-                plugins: built.iter().map(plugin).collect(),
-            })
-        }
+        Some(config) if !failed => Ok(Loaded {
+            config,
+            warnings: found,
+            sources,
+            resolved: Resolved {
+                host: checked_host,
+                connections: parts.connections,
+                pipelines: built.into_iter().map(|built| built.checked).collect(),
+            },
+            from_files: Vec::new(),
+        }),
         _ => Err(Error {
             problems: found,
             sources,
@@ -146,7 +198,7 @@ struct Parts<'n> {
     host: Option<&'n Node>,
     defaults: Option<&'n Node>,
     pipelines: Vec<&'n Node>,
-    connections: Vec<yaml::Key>,
+    connections: Vec<(yaml::Key, Checked)>,
 }
 
 impl<'n> Parts<'n> {
@@ -176,8 +228,7 @@ impl<'n> Parts<'n> {
         };
         let checked = check(&shell, &ROOT_KIND, "configuration", problems, env);
         if let Some(connections) = checked.get("connections").and_then(Checked::named) {
-            self.connections
-                .extend(connections.iter().map(|(key, _)| key.clone()));
+            self.connections.extend(connections.iter().cloned());
         }
         once(&mut self.host, tree.get("host"), "host", problems);
         once(
@@ -231,7 +282,7 @@ impl<'n> Parts<'n> {
         &self,
         problems: &mut problem::Problems,
         env: &dyn Fn(&str) -> Option<String>,
-    ) -> Option<valid::Host> {
+    ) -> Checked {
         let nothing = Node {
             place: problem::Place {
                 file: 0,
@@ -239,14 +290,13 @@ impl<'n> Parts<'n> {
             },
             content: Content::Map(Vec::new()),
         };
-        let checked = check(
+        check(
             self.host.unwrap_or(&nothing),
             &HOST_KIND,
             "host",
             problems,
             env,
-        );
-        build::host(&checked, problems)
+        )
     }
 }
 
@@ -291,46 +341,6 @@ fn once<'n>(
             );
         }
         None => *slot = Some(node),
-    }
-}
-
-/// `over` with what it does not say taken from `under`: maps of known keys and of names are merged,
-/// everything else is replaced.
-fn merge(under: &Node, over: &Node, kind: &'static Kind) -> Node {
-    let (Content::Map(below), Content::Map(above)) = (&under.content, &over.content) else {
-        return over.clone();
-    };
-    let kind_of = |name: &str| -> Option<&'static Kind> {
-        match kind {
-            Kind::Block(block) => block
-                .fields
-                .iter()
-                .find(|field| field.name == name)
-                .map(|field| &field.kind),
-            Kind::Named { of, .. } => Some(*of),
-            _ => None,
-        }
-    };
-    if !matches!(
-        kind,
-        Kind::Block(_) | Kind::Named { .. } | Kind::Texts { .. }
-    ) {
-        return over.clone();
-    }
-    let mut entries = above.clone();
-    for (key, value) in below {
-        match entries.iter_mut().find(|(k, _)| k.text == key.text) {
-            Some((_, mine)) => {
-                if let Some(kind) = kind_of(&key.text) {
-                    *mine = merge(value, mine, kind);
-                }
-            }
-            None => entries.push((key.clone(), value.clone())),
-        }
-    }
-    Node {
-        place: over.place.clone(),
-        content: Content::Map(entries),
     }
 }
 

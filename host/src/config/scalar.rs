@@ -34,13 +34,17 @@ fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(*factor)
 }
 
-pub(super) fn written_duration(duration: Duration) -> String {
+/// As it would be written in a configuration: `1500ms`, `1m`.
+#[must_use]
+pub fn written_duration(duration: Duration) -> String {
     let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     // Days are not how people write 24h.
     written(ms, DURATION_UNITS.get(..4).unwrap_or_default())
 }
 
-pub(super) fn written_size(bytes: u64) -> String {
+/// As it would be written in a configuration: `64KiB`.
+#[must_use]
+pub fn written_size(bytes: u64) -> String {
     written(bytes, &SIZE_UNITS)
 }
 

@@ -86,6 +86,24 @@ pub struct Pipeline {
     /// Topics to which it may answer: names, or prefixes with a final `*`.
     pub reply_topics: Vec<String>,
     pub dead_letter: DeadLetter,
+    pub alerts: Alerts,
+}
+
+/// When somebody should look; `None` = never.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Alerts {
+    /// Unfinished messages of all partitions, above which.
+    pub lag: Option<u64>,
+    /// Of the oldest unfinished message, above which.
+    pub oldest_age: Option<Duration>,
+    pub dead_letters: Option<DeadLetterAlert>,
+}
+
+/// So many or more within so much time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeadLetterAlert {
+    pub count: NonZeroU32,
+    pub per: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

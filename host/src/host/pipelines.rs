@@ -529,6 +529,7 @@ impl Slot {
                 prepared.workers(),
             ))
         });
+        watch.alerts(pipeline.alerts);
         Self {
             digest: digest(&prepared.pipeline),
             watch,

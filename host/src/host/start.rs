@@ -16,7 +16,7 @@ use crate::pipeline::dead_letter;
 use crate::pipeline::offsets::{Progress, SPAN_MAX};
 use crate::pipeline::output::HeaderRule;
 use crate::pipeline::overlay::{Overlay, StoredBytes};
-use crate::pipeline::plan::{Plan, PlanOutput, Role, SourceTopic};
+use crate::pipeline::plan::{BATCH_DEFAULT, Plan, PlanOutput, Role, SourceTopic};
 use crate::pipeline::rate::Rate;
 use crate::pipeline::reply::ReplyRule;
 use crate::pipeline::run::{Assignment, Control, Halt, Parts, Reject, Worker};
@@ -33,8 +33,6 @@ use super::watch::{Watch, WorkerWatch};
 
 /// What a dead letter's headers may add to its message, bytes.
 pub(super) const DEAD_LETTER_ROOM: u32 = 8 * 1024;
-/// Messages in one call of a handler that only computes.
-pub(super) const BATCH_DEFAULT: u32 = 256;
 
 /// A started pipeline.
 #[derive(Debug)]

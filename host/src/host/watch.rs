@@ -1,12 +1,14 @@
 //! One running pipeline as the rest of the host sees it: where its workers put counts and views, and
 //! where `status`, `/readyz` and `/metrics` read them.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::config::valid::Alerts;
 use crate::connector::embedded::Health;
 use crate::pipeline::counts::{Counts, Observer};
-use crate::pipeline::snapshot::{PartitionSnapshot, Snapshot, State, Totals};
+use crate::pipeline::snapshot::{Alert, AlertName, PartitionSnapshot, Snapshot, State, Totals};
 use crate::telemetry::counts::LocalCounts;
 use crate::telemetry::labels::{
     DeadLetterReason, FaultReason, IdempotencyResult, Label, Outcome, PublishError, ReplyDropped,
@@ -33,6 +35,8 @@ struct View {
     store: Option<String>,
     totals: Totals,
     workers: Vec<Worker>,
+    alerts: Alerts,
+    letters: Recent,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -54,6 +58,8 @@ impl Watch {
                 store: None,
                 totals: Totals::default(),
                 workers: vec![Worker::default(); workers],
+                alerts: Alerts::default(),
+                letters: Recent::default(),
             }),
         }
     }
@@ -65,6 +71,11 @@ impl Watch {
         view.state = State::Starting;
         view.why = None;
         view.workers = vec![Worker::default(); workers];
+    }
+
+    /// From now on these are watched.
+    pub fn alerts(&self, alerts: Alerts) {
+        self.view().alerts = alerts;
     }
 
     /// A failed pipeline stays failed.
@@ -102,7 +113,7 @@ impl Watch {
             .flat_map(|worker| worker.partitions.iter().cloned())
             .collect();
         partitions.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
-        Snapshot {
+        let mut snapshot = Snapshot {
             pipeline: self.pipeline.clone(),
             consumer_group: self.consumer_group.clone(),
             state,
@@ -110,11 +121,69 @@ impl Watch {
             plugin_digest: view.plugin_digest.clone(),
             partitions,
             totals: view.totals,
-        }
+            alerts: Vec::new(),
+        };
+        snapshot.alerts = view.judged(snapshot.lag(), Instant::now());
+        snapshot
     }
 
     fn view(&self) -> MutexGuard<'_, View> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl View {
+    /// What is watched, but for the age, which is in the log.
+    fn judged(&self, lag: u64, now: Instant) -> Vec<Alert> {
+        let mut alerts = Vec::new();
+        if let Some(limit) = self.alerts.lag {
+            alerts.push(Alert::new(AlertName::Lag, lag, limit));
+        }
+        if let Some(limit) = self.alerts.oldest_age {
+            let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+            alerts.push(Alert::new(AlertName::OldestAge, 0, limit));
+        }
+        if let Some(watched) = self.alerts.dead_letters {
+            let value = self.letters.within(watched.per, now);
+            let limit = watched.count.get().into();
+            alerts.push(Alert::new(AlertName::DeadLetters, value, limit));
+        }
+        alerts
+    }
+}
+
+/// Entries of [`Recent`].
+const RECENT_MAX: u32 = 60;
+
+/// Dead letters of the last while, in steps of a sixtieth of it.
+#[derive(Debug, Default)]
+struct Recent {
+    /// When a step began, and how many came in it; oldest first.
+    steps: VecDeque<(Instant, u64)>,
+}
+
+impl Recent {
+    fn add(&mut self, count: u64, per: Duration, now: Instant) {
+        let step = per / RECENT_MAX;
+        match self.steps.back_mut() {
+            Some((began, so_far)) if now.duration_since(*began) < step => *so_far += count,
+            _ => self.steps.push_back((now, count)),
+        }
+        while self
+            .steps
+            .front()
+            .is_some_and(|(began, _)| now.duration_since(*began) >= per)
+        {
+            self.steps.pop_front();
+        }
+    }
+
+    fn within(&self, per: Duration, now: Instant) -> u64 {
+        let recent = self
+            .steps
+            .iter()
+            .filter(|(began, _)| now.duration_since(*began) < per);
+        recent.map(|(_, count)| count).sum()
     }
 }
 
@@ -159,7 +228,8 @@ impl Observer for WorkerWatch {
         }
         let dead: u64 = counts.dead_letters.iter().map(|(_, n)| n).sum();
         {
-            let mut view = self.watch.view();
+            let mut guard = self.watch.view();
+            let view = &mut *guard;
             let totals = &mut view.totals;
             totals.consumed += counts.finished();
             totals.succeeded += counts.succeeded;
@@ -169,6 +239,9 @@ impl Observer for WorkerWatch {
             totals.discarded += counts.discarded;
             totals.lost += counts.lost_offsets;
             totals.published += counts.published.iter().sum::<u64>();
+            if let (Some(alert), true) = (view.alerts.dead_letters, dead > 0) {
+                view.letters.add(dead, alert.per, Instant::now());
+            }
         }
         self.count_outcomes(counts, dead);
         for (target, count) in counts.published.iter().enumerate() {
@@ -259,6 +332,66 @@ fn named<L: Label>(name: &str) -> Option<L> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::valid::DeadLetterAlert;
+
+    #[test]
+    fn recent_max_bounds_what_is_remembered_of_dead_letters() {
+        let per = Duration::from_secs(600);
+        let (mut recent, start) = (Recent::default(), Instant::now());
+        for second in 0..5_000 {
+            recent.add(1, per, start + Duration::from_secs(second));
+        }
+        assert!(recent.steps.len() <= RECENT_MAX as usize + 1);
+        let now = start + Duration::from_secs(4_999);
+        let within = recent.within(per, now);
+        assert!((590..=600).contains(&within), "{within}");
+        assert_eq!(recent.within(per, now + per), 0);
+    }
+
+    #[test]
+    fn alerts_are_judged_by_what_was_counted() {
+        let watch = Watch::new("p", "g", "d", 1);
+        assert_eq!(watch.snapshot().alerts, []);
+        watch.alerts(Alerts {
+            lag: Some(10),
+            oldest_age: None,
+            dead_letters: Some(DeadLetterAlert {
+                count: std::num::NonZeroU32::MIN,
+                per: Duration::from_secs(60),
+            }),
+        });
+        let partition = PartitionSnapshot {
+            topic: "t".into(),
+            partition: 0,
+            committed: 0,
+            position: 5,
+            end: 11,
+            held: 5,
+            held_bytes: 0,
+            oldest_unfinished_ms: None,
+            holder: None,
+        };
+        watch.view().workers[0].partitions = vec![partition];
+        let fires = |watch: &Watch| -> Vec<_> {
+            let alerts = watch.snapshot().alerts.into_iter();
+            alerts
+                .map(|a| (a.alert.as_str(), a.value, a.firing))
+                .collect()
+        };
+        assert_eq!(
+            fires(&watch),
+            [("lag", 11, true), ("dead_letters", 0, false)]
+        );
+        watch.view().workers[0].partitions[0].held = 4;
+        watch
+            .view()
+            .letters
+            .add(1, Duration::from_secs(60), Instant::now());
+        assert_eq!(
+            fires(&watch),
+            [("lag", 10, false), ("dead_letters", 1, true)]
+        );
+    }
     use crate::pipeline::verdict::Reason;
     use crate::plugin::FaultKind;
 

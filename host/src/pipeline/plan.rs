@@ -10,6 +10,9 @@ use crate::pipeline::output::HeaderRule;
 use crate::pipeline::reply::ReplyRule;
 use crate::pipeline::settlement::Target;
 
+/// Messages in one call of a handler that only computes.
+pub const BATCH_DEFAULT: u32 = 256;
+
 #[derive(Debug)]
 pub struct Plan {
     pub pipeline: String,

@@ -15,6 +15,84 @@ pub struct Snapshot {
     pub plugin_digest: String,
     pub partitions: Vec<PartitionSnapshot>,
     pub totals: Totals,
+    /// What `alerts` of the configuration watches.
+    #[serde(default)]
+    pub alerts: Vec<Alert>,
+}
+
+/// One value that the configuration watches (§9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Alert {
+    pub alert: AlertName,
+    pub firing: bool,
+    /// Messages, ms or dead letters.
+    pub value: u64,
+    /// In the same unit. `lag` and `oldest_age` fire above it, `dead_letters` from it on.
+    pub limit: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AlertName {
+    Lag,
+    OldestAge,
+    DeadLetters,
+}
+
+impl AlertName {
+    pub const ALL: [Self; 3] = [Self::Lag, Self::OldestAge, Self::DeadLetters];
+
+    /// As in the configuration and in the label `alert`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Lag => "lag",
+            Self::OldestAge => "oldest_age",
+            Self::DeadLetters => "dead_letters",
+        }
+    }
+}
+
+impl Alert {
+    #[must_use]
+    pub const fn new(alert: AlertName, value: u64, limit: u64) -> Self {
+        let firing = match alert {
+            AlertName::Lag | AlertName::OldestAge => value > limit,
+            AlertName::DeadLetters => value >= limit,
+        };
+        Self {
+            alert,
+            firing,
+            value,
+            limit,
+        }
+    }
+}
+
+impl Snapshot {
+    /// Messages of all partitions that are not finished.
+    #[must_use]
+    pub fn lag(&self) -> u64 {
+        let of = |p: &PartitionSnapshot| p.end.saturating_sub(p.position).saturating_add(p.held);
+        self.partitions.iter().map(of).fold(0, u64::saturating_add)
+    }
+
+    /// Judges `oldest_age`, if it is watched. `timestamp_ms` answers with the Unix time of a message and
+    /// is asked for partitions that are behind.
+    pub fn judge_age(&mut self, now_ms: i64, timestamp_ms: impl Fn(&str, u32, u64) -> Option<i64>) {
+        let Some(alert) = (self.alerts.iter_mut()).find(|a| a.alert == AlertName::OldestAge) else {
+            return;
+        };
+        let behind = self.partitions.iter().filter(|p| p.committed < p.end);
+        let times = behind.filter_map(|p| {
+            timestamp_ms(&p.topic, p.partition, p.committed).or(p.oldest_unfinished_ms)
+        });
+        let age_ms = times
+            .min()
+            .map_or(0, |oldest| now_ms.saturating_sub(oldest));
+        let value = u64::try_from(age_ms).unwrap_or(0);
+        *alert = Alert::new(AlertName::OldestAge, value, alert.limit);
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

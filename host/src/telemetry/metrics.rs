@@ -172,6 +172,7 @@ struct Families {
     committed_offset: IntGaugeVec,
     unfinished_age: GaugeVec,
     pipeline_state: IntGaugeVec,
+    alert: IntGaugeVec,
 }
 
 impl Families {
@@ -295,6 +296,12 @@ impl Families {
                 "1 for the state the pipeline is in",
                 &with("state"),
             )?,
+            alert: int_gauges(
+                &registry,
+                "alert",
+                "1 while an alert of the configuration fires",
+                &with("alert"),
+            )?,
             registry,
         })
     }
@@ -307,6 +314,7 @@ impl Families {
         self.committed_offset.reset();
         self.unfinished_age.reset();
         self.pipeline_state.reset();
+        self.alert.reset();
     }
 
     fn fill(
@@ -320,6 +328,11 @@ impl Families {
             self.pipeline_state
                 .with_label_values(&[pipeline, group, name])
                 .set(i64::from(*state == snapshot.state));
+        }
+        for alert in &snapshot.alerts {
+            self.alert
+                .with_label_values(&[pipeline, group, alert.alert.as_str()])
+                .set(i64::from(alert.firing));
         }
         for partition in &snapshot.partitions {
             let number = partition.partition.to_string();
@@ -437,7 +450,7 @@ fn histograms(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::snapshot::Totals;
+    use crate::pipeline::snapshot::{Alert, AlertName, Totals};
 
     fn partition() -> PartitionSnapshot {
         PartitionSnapshot {
@@ -462,12 +475,33 @@ mod tests {
             plugin_digest: "sha256:00".into(),
             partitions: vec![partition()],
             totals: Totals::default(),
+            alerts: Vec::new(),
         }
     }
 
     fn render(metrics: &Metrics, snapshots: &[Snapshot]) -> String {
         let text = metrics.render(snapshots, 50_000, |_, _, _| Some(30_000));
         String::from_utf8(text.unwrap()).unwrap()
+    }
+
+    #[test]
+    fn an_alert_is_one_while_it_fires_and_is_there_for_what_is_configured_only() {
+        let mut watched = snapshot(State::Running);
+        watched.alerts = vec![
+            Alert::new(AlertName::Lag, 67, 66),
+            Alert::new(AlertName::OldestAge, 0, 15_000),
+        ];
+        let metrics = Metrics::new().unwrap();
+        for (age_limit_ms, fires) in [(19_999, 1), (20_000, 0)] {
+            watched.alerts[1].limit = age_limit_ms;
+            watched.judge_age(50_000, |_, _, _| Some(30_000));
+            let text = render(&metrics, std::slice::from_ref(&watched));
+            let of = r#"consumer_group="g",pipeline="p""#;
+            assert_line(&text, &format!("wasmill_alert{{alert=\"lag\",{of}}} 1"));
+            let line = format!("wasmill_alert{{alert=\"oldest_age\",{of}}} {fires}");
+            assert_line(&text, &line);
+            assert!(!text.contains("dead_letters\""), "{text}");
+        }
     }
 
     #[track_caller]

@@ -8,6 +8,7 @@
     reason = "a test may stop at once"
 )]
 
+mod alerts;
 mod change;
 mod deferred;
 mod idempotency;

@@ -88,7 +88,7 @@ fn configuration(wanted: &Try) -> Result<Loaded, Error> {
     let loaded = if wanted.paths.is_empty() {
         config::load_text(Path::new("defaults"), DEFAULTS, &|_| None)
     } else {
-        lint::load(&wanted.paths)
+        config::load(&wanted.paths, &super::super::files::env)
     };
     loaded.map_err(|error| {
         lint::tell(&error.problems, &error.sources);

@@ -1,6 +1,7 @@
 //! Every key of a configuration: what it takes, what it means when it is left out, what it is for. The
 //! order is that of the reference.
 
+mod alerts;
 mod handler;
 mod host;
 mod policy;
@@ -8,6 +9,7 @@ mod stream;
 mod words;
 
 use super::shape::{Block, Field, Kind, Later, Need};
+use alerts::ALERTS;
 use handler::HANDLER;
 use host::CONNECTION;
 use policy::{CIRCUIT, IDEMPOTENCY, ORDERING, RATE_LIMIT, RETRY};
@@ -165,6 +167,12 @@ pub(super) static PIPELINE: Block = Block {
             need: Need::Default("{}"),
             doc: "Dead letters.",
         },
+        Field {
+            name: "alerts",
+            kind: Kind::Block(&ALERTS),
+            need: Need::Default("{}"),
+            doc: "Alerts.",
+        },
     ],
     later: PIPELINE_LATER,
 };
@@ -173,10 +181,6 @@ const PIPELINE_LATER: &[Later] = &[
     Later {
         name: "sequence",
         what: "sequence numbers",
-    },
-    Later {
-        name: "alerts",
-        what: "alerts",
     },
     Later {
         name: "steps",

@@ -1,6 +1,7 @@
 //! What is written reaches the validated types; the rest is by subject in the files below.
 
 mod committed;
+mod layers;
 mod robust;
 mod scalars;
 mod several;

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use wasmill::config::valid::{
-    self, Allow, Backoff, By, Config, DeadLetter, Delivery, Durability, Format, Handler,
+    self, Alerts, Allow, Backoff, By, Config, DeadLetter, Delivery, Durability, Format, Handler,
     Idempotency, IfMissing, Isolation, Limits, NullKey, OnDeadLetter, OnDuplicate, OnLostOffset,
     Ordering, Output, Pipeline, Retry, Source, Start, Window,
 };
@@ -152,6 +152,7 @@ impl<'a> Setup<'a> {
             }],
             reply_topics: Vec::new(),
             dead_letter: DeadLetter { topic: None },
+            alerts: Alerts::default(),
         })
     }
 
