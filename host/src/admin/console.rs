@@ -24,9 +24,10 @@ use crate::connector::embedded::{
     TopicSpec,
 };
 use crate::expression::nearest;
-use crate::message::{HeadersBuf, MessageRef};
+use crate::message::{Headers, HeadersBuf, MessageRef};
 use crate::pipeline::offsets::Progress;
 use crate::pipeline::snapshot::Snapshot;
+use crate::telemetry::spans::{Publishing, Spans};
 
 /// Messages of one page.
 pub const PAGE_MESSAGES_MAX: u32 = 1_000;
@@ -45,6 +46,7 @@ pub struct Console {
     pub(super) letters: letters::Shared,
     pub(super) audit: Trail,
     host: Option<Running>,
+    spans: Spans,
 }
 
 struct Running {
@@ -79,6 +81,13 @@ impl Console {
         if let Some(host) = &mut self.host {
             host.operations = Some(operations);
         }
+        self
+    }
+
+    /// The same with spans of what is produced.
+    #[must_use]
+    pub fn with_spans(mut self, spans: Spans) -> Self {
+        self.spans = spans;
         self
     }
 
@@ -134,6 +143,7 @@ impl Console {
             audit: Trail::new(log.clone()),
             log,
             host: None,
+            spans: Spans::default(),
         }
     }
 
@@ -267,8 +277,9 @@ impl Console {
             ));
         }
         let mut builders: BTreeMap<u32, ChunkBuilder> = BTreeMap::new();
+        let mut publishing = self.spans.publishing();
         for (place, record) in records.iter().enumerate() {
-            self.encode(&topic, record, &mut builders)
+            self.encode(&topic, record, &mut builders, &mut publishing)
                 .map_err(|why| Error {
                     message: format!("record {place} of the request: {}", why.message),
                     ..why
@@ -290,11 +301,22 @@ impl Console {
             });
         }
         if !commit.appends.is_empty() {
-            let done = self.log.commit_within(commit, PRODUCE_TIME_MAX)?;
+            let done = self.log.commit_within(commit, PRODUCE_TIME_MAX);
+            let done = match done {
+                Ok(done) => done,
+                Err(why) => {
+                    publishing.ended(&topic.name, Some(&why.to_string()), |_| None);
+                    return Err(why.into());
+                }
+            };
             for (range, first) in partitions.iter_mut().zip(done.base_offsets) {
                 range.first_offset = first;
             }
         }
+        publishing.ended(&topic.name, None, |partition| {
+            let range = partitions.iter().find(|range| range.partition == partition);
+            range.map(|range| range.first_offset)
+        });
         Ok(ProduceReply {
             acknowledged: records.len() as u64,
             partitions,
@@ -478,6 +500,7 @@ impl Console {
         topic: &Topic,
         record: &Record,
         builders: &mut BTreeMap<u32, ChunkBuilder>,
+        publishing: &mut Publishing,
     ) -> Result<(), Error> {
         let mut headers = HeadersBuf::new();
         for header in &record.headers {
@@ -492,11 +515,15 @@ impl Console {
                 ));
             }
         }
-        let message = MessageRef {
+        let body = MessageRef {
             key: record.key.as_ref().map(|key| key.0.as_slice()),
             payload: record.payload.as_ref().map(|payload| payload.0.as_slice()),
-            headers: headers.as_headers(),
+            headers: Headers::default(),
             timestamp_ms: record.timestamp_ms.unwrap_or_else(|| self.log.now_ms()),
+        };
+        let message = MessageRef {
+            headers: headers.as_headers(),
+            ..body
         };
         let len_max = topic.spec.max_message_bytes as usize;
         if message.record_len() > len_max {
@@ -515,7 +542,16 @@ impl Console {
             None => topic.partition_for(message.key),
         };
         self.known_partition(topic, partition)?;
-        builders.entry(partition).or_default().push(&message);
+        let room = len_max - message.record_len();
+        let sending = publishing.message(&mut headers, room);
+        let message = MessageRef {
+            headers: headers.as_headers(),
+            ..body
+        };
+        let builder = builders.entry(partition).or_default();
+        let place = builder.len() as u64;
+        builder.push(&message);
+        publishing.goes(sending, partition, place, &headers);
         Ok(())
     }
 

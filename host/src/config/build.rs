@@ -8,10 +8,10 @@ use super::check::Checked;
 use super::ladder;
 use super::problem::{Code, Place, Problems};
 use super::valid::{
-    Allow, Backoff, By, Config, DeadLetter, Delivery, Durability, Format, Handler, Host,
-    Idempotency, IfMissing, Isolation, Limits, NullKey, OnDeadLetter, OnDuplicate, OnLostOffset,
-    Ordering, Output, Pipeline, Retry, RetryMode, SecretName, Source, Start, StateGrant, Tls,
-    Window,
+    Allow, Backoff, By, Config, CreationContext, DeadLetter, Delivery, Durability, Format, Handler,
+    Host, Idempotency, IfMissing, Isolation, Limits, NullKey, OnDeadLetter, OnDuplicate,
+    OnLostOffset, Ordering, Output, Pipeline, Retry, RetryMode, SecretName, Source, Start,
+    StateGrant, Tls, Window,
 };
 
 /// A pipeline with what later checks point at.
@@ -62,6 +62,10 @@ pub(super) fn host(block: &Checked, problems: &mut Problems) -> Option<Host> {
             _ => Durability::Fsync,
         },
         create_topics: create_topics(block.get("create_topics")?)?,
+        creation_context: match block.get("tracing")?.get("creation_context")?.choice()? {
+            "parent" => CreationContext::Parent,
+            _ => CreationContext::Link,
+        },
     })
 }
 

@@ -35,6 +35,17 @@ pub struct Host {
     pub durability: Durability,
     /// Partitions of topics that `run` creates because a pipeline names them. Default 6; `None` = never create.
     pub create_topics: Option<NonZeroU32>,
+    pub creation_context: CreationContext,
+}
+
+/// How the spans of attempts hang together with the context in which their message was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CreationContext {
+    /// A trace of their own, with a link to it.
+    #[default]
+    Link,
+    /// In its trace, below it.
+    Parent,
 }
 
 /// PEM files.

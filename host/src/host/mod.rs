@@ -26,6 +26,7 @@ use crate::connector::embedded::{self, Log, Options};
 use crate::pipeline::snapshot::{Snapshot, State};
 use crate::plugin::{self, Engine};
 use crate::telemetry::metrics::{self, Metrics};
+use crate::telemetry::spans::Spans;
 
 use desk::Desk;
 use lifetime::Lifetime;
@@ -98,6 +99,7 @@ pub struct Host {
     pipelines: Pipelines,
     ports: Ports,
     redrives: Runner,
+    spans: Spans,
     desk: Desk,
     shutdown_timeout: Duration,
 }
@@ -169,6 +171,7 @@ impl Opened {
             engine,
             prepared,
         } = self;
+        let spans = Spans::from_env(config.host.creation_context, metrics.spans_dropped());
         let watches = Watches::default();
         let seen = watches.clone();
         let (desk, operations) = Desk::new(choices.reread);
@@ -178,13 +181,14 @@ impl Opened {
         let mut pipelines = Pipelines::new(
             config,
             log.clone(),
-            metrics.clone(),
+            (metrics.clone(), spans.clone()),
             engine,
             watches,
             prepared,
         );
         let console =
             Console::new(log.clone(), move || seen.snapshots()).with_operations(operations);
+        let console = console.with_spans(spans.clone());
         let console = Arc::new(console);
         let (admin, health) = listen;
         let ports = Ports::open(&data_dir, admin, health, Arc::clone(&console), metrics)?;
@@ -204,6 +208,7 @@ impl Opened {
             ports,
             desk,
             redrives,
+            spans,
             shutdown_timeout,
         })
     }
@@ -271,12 +276,14 @@ impl Host {
             ports,
             desk,
             redrives,
+            spans,
             shutdown_timeout,
         } = self;
         drop(desk);
         redrives.stop();
         let ended = drain(pipelines.into_running(), shutdown_timeout, hurry);
         ports.close();
+        spans.close();
         // A call that was cut off did not end this host; that it was stopped in order is what counts.
         if let Err(error) = lifetime.end(&log) {
             tracing::warn!(%error, "this end counts as an unclean one: the store does not write");

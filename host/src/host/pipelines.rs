@@ -20,6 +20,7 @@ use crate::pipeline::run::Reject;
 use crate::pipeline::snapshot::{Snapshot, State};
 use crate::plugin::Engine;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::spans::Spans;
 
 use super::Error;
 use super::fingerprint;
@@ -68,6 +69,7 @@ pub(super) struct Pipelines {
     config: Config,
     log: Log,
     metrics: Metrics,
+    spans: Spans,
     engine: Engine,
     watches: Watches,
     slots: Vec<Slot>,
@@ -98,7 +100,7 @@ impl Pipelines {
     pub(super) fn new(
         config: Config,
         log: Log,
-        metrics: Metrics,
+        (metrics, spans): (Metrics, Spans),
         engine: Engine,
         watches: Watches,
         prepared: Vec<Prepared>,
@@ -107,6 +109,7 @@ impl Pipelines {
             config,
             log,
             metrics,
+            spans,
             engine,
             watches,
             slots: prepared.into_iter().map(Slot::new).collect(),
@@ -153,6 +156,7 @@ impl Pipelines {
         let Self {
             log,
             metrics,
+            spans,
             alone,
             slots,
             ..
@@ -167,7 +171,7 @@ impl Pipelines {
         }
         let started = slot
             .prepared
-            .start(&slot.watch, log, metrics, suspect, alone);
+            .start(&slot.watch, log, metrics, spans, suspect, alone);
         match started {
             Ok(running) => slot.running = Some(running),
             Err(why) => {

@@ -106,6 +106,12 @@ impl Metrics {
         }
     }
 
+    /// Spans that no receiver got.
+    #[must_use]
+    pub fn spans_dropped(&self) -> IntCounter {
+        self.families.spans_dropped.clone()
+    }
+
     /// Fills the gauges from `snapshots` and writes everything in Prometheus' text format.
     ///
     /// `timestamp_ms` answers with the Unix time of the message at (topic, partition, offset), or
@@ -166,6 +172,7 @@ struct Families {
     committed_offset: IntGaugeVec,
     unfinished_age: GaugeVec,
     pipeline_state: IntGaugeVec,
+    spans_dropped: IntCounter,
 }
 
 impl Families {
@@ -276,6 +283,13 @@ impl Families {
                 "pipeline_state",
                 "1 for the state the pipeline is in",
                 &with("state"),
+            )?,
+            spans_dropped: registered(
+                &registry,
+                IntCounter::with_opts(Opts::new(
+                    named("spans_dropped_total"),
+                    "spans that no receiver got: the queue was full or the export failed",
+                ))?,
             )?,
             registry,
         })

@@ -4,3 +4,4 @@ pub mod counts;
 pub mod labels;
 pub mod logging;
 pub mod metrics;
+pub mod spans;

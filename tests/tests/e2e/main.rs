@@ -20,6 +20,7 @@ mod readme;
 mod sandbox;
 mod state;
 mod storm;
+mod tracing;
 
 use wasmill_tests::checker::{Guarantee, Terms};
 use wasmill_tests::site::plugin;
