@@ -99,13 +99,13 @@ fn one(topic: &str, shape: &Shape, payload: &str, place: &Place) -> Result<u64, 
     let record = shape
         .record(payload.as_bytes())
         .map_err(|why| Error::usage(format!("the message: {why}"), ""))?;
-    let streams = place.streams(IfAbsent::Create)?;
+    let streams = place.streams(IfAbsent::Create)?.traced();
     Ok(streams.produce(topic, &[record])?.acknowledged)
 }
 
 fn all(topic: &str, shape: Shape, file: Option<&PathBuf>, place: &Place) -> Result<u64, Error> {
     let (input, size) = open(file)?;
-    let streams = place.streams(IfAbsent::Create)?;
+    let streams = place.streams(IfAbsent::Create)?.traced();
     // A topic that is not there must not be found out after a million lines.
     streams.topic(topic)?;
     let bar = output::progress_bytes(size, "producing");

@@ -65,6 +65,15 @@ impl Spans {
         }
     }
 
+    /// Of a command, which has no metrics: sent when it is dropped.
+    #[must_use]
+    pub fn of_a_command() -> Self {
+        match IntCounter::new("spans_dropped_total", "spans that no receiver got") {
+            Ok(dropped) => Self::from_env(CreationContext::default(), dropped),
+            Err(_) => Self::default(),
+        }
+    }
+
     /// Sends what waits, for [`FLUSH_TIME_MAX`] at most; what is told afterwards is dropped.
     pub fn close(&self) {
         if let Some(on) = &self.0 {
