@@ -75,11 +75,16 @@ fn free() -> SocketAddr {
 
 impl Receiver {
     pub fn start() -> Self {
-        Self::start_at(free(), free())
+        Self::of(&["traces", "--debug-log-verbosity", "detailed"])
     }
 
-    /// On these ports, which must be free.
-    pub fn start_at(grpc: SocketAddr, http: SocketAddr) -> Self {
+    /// One that shows nothing of what it got, to measure with.
+    pub fn silent() -> Self {
+        Self::of(&["none"])
+    }
+
+    fn of(shows: &[&str]) -> Self {
+        let (grpc, http) = (free(), free());
         let dir = tempfile::Builder::new()
             .prefix("wasmill-otlp-")
             .tempdir()
@@ -87,7 +92,8 @@ impl Receiver {
         let output = dir.path().join("spans.txt");
         let child = Command::new(program())
             .args(["start", "--exporter", "blackhole", "--disable-batching"])
-            .args(["--debug-log", "traces", "--debug-log-verbosity", "detailed"])
+            .arg("--debug-log")
+            .args(shows)
             .args(["--log-format", "json"])
             .args(["--otlp-grpc-endpoint", &grpc.to_string()])
             .args(["--otlp-http-endpoint", &http.to_string()])

@@ -365,6 +365,35 @@ fn without_a_sampler_one_in_a_hundred_is_traced() {
     assert_eq!(sends, traced);
 }
 
+/// A message may have a thousand outputs, and a settlement thousands of attempts.
+#[test]
+fn spans_of_many_outputs_and_of_a_large_settlement_are_bounded() {
+    let receiver = Receiver::start();
+    let site = site("");
+    let many = Input::planned("many", "a", "emit", 50, Expected::Nothing);
+    let others = (0..400).map(|n| Input::ok(&format!("m{n}"), "a"));
+    let inputs: Vec<Input> = std::iter::once(many).chain(others).collect();
+    site.publish("in", 1, &inputs);
+    let mut process = start(&site, &receiver.environment("grpc"), &[ALL]);
+    process.await_drained();
+    process.stop();
+    let spans = receiver.spans();
+    let of = |operation: &'static str| spans.iter().filter(move |span| span.begins_with(operation));
+    assert_eq!(of("process").count(), inputs.len());
+    let first = of("process")
+        .find(|span| span.attribute("wasmill.offset") == "0")
+        .unwrap();
+    assert_eq!(
+        of("send").filter(|span| span.parent == first.id).count(),
+        32
+    );
+    let links: Vec<usize> = of("settle").map(|span| span.links.len()).collect();
+    assert!(links.iter().all(|links| *links <= 128), "{links:?}");
+    assert!(links.contains(&128), "{links:?}");
+    let outputs = site.read("out").len() + site.read("other").len();
+    assert_eq!(outputs, 450);
+}
+
 /// A command that writes into a directory nobody holds is an edge too.
 #[test]
 fn the_command_line_publishes_with_a_span_of_its_own() {
