@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use crate::connector::embedded::{
 };
 use crate::expression::nearest;
 use crate::message::{Headers, HeadersBuf, MessageRef};
+use crate::pipeline::correlation;
 use crate::pipeline::offsets::Progress;
 use crate::pipeline::snapshot::Snapshot;
 use crate::telemetry::spans::{Publishing, Spans};
@@ -45,6 +47,8 @@ pub struct Console {
     pub(super) log: Log,
     pub(super) letters: letters::Shared,
     pub(super) audit: Trail,
+    /// Folder of the host's log files.
+    pub(super) logs: Option<PathBuf>,
     host: Option<Running>,
     spans: Spans,
 }
@@ -73,6 +77,13 @@ impl Console {
             host,
             ..Self::offline(log)
         }
+    }
+
+    /// The host's log files lie in `folder`.
+    #[must_use]
+    pub fn with_logs(self, folder: PathBuf) -> Self {
+        let logs = Some(folder);
+        Self { logs, ..self }
     }
 
     /// The same with somebody who carries orders out.
@@ -108,7 +119,13 @@ impl Console {
                 "start it with `wasmill run`",
             )
         })?;
-        operations(order)
+        let (command, target, note) = order.audited();
+        let answer = operations(order)?;
+        if let Err(why) = self.record_audit("operator", command, &target, note.as_deref()) {
+            // It was done; that it cannot be written down must not hide that.
+            tracing::error!(target: "audit", error = %why, command, %target, "an order was carried out and could not be written down");
+        }
+        Ok(answer)
     }
 
     /// Moves a consumer group, or says what that would do.
@@ -131,6 +148,7 @@ impl Console {
         seek::check(request, seek::tables(&self.log, group)?)?;
         if !request.dry_run {
             seek::apply(&self.log, request, &reply)?;
+            self.record_audit("cli", "seek", group, Some(&format!("{:?}", request.to)))?;
         }
         Ok(reply)
     }
@@ -142,6 +160,7 @@ impl Console {
             letters: letters::Shared::default(),
             audit: Trail::new(log.clone()),
             log,
+            logs: None,
             host: None,
             spans: Spans::default(),
         }
@@ -278,12 +297,13 @@ impl Console {
         }
         let mut builders: BTreeMap<u32, ChunkBuilder> = BTreeMap::new();
         let mut publishing = self.spans.publishing();
+        let mut correlation_ids = Vec::with_capacity(records.len());
         for (place, record) in records.iter().enumerate() {
-            self.encode(&topic, record, &mut builders, &mut publishing)
-                .map_err(|why| Error {
-                    message: format!("record {place} of the request: {}", why.message),
-                    ..why
-                })?;
+            let encoded = self.encode(&topic, record, &mut builders, &mut publishing);
+            correlation_ids.push(encoded.map_err(|why| Error {
+                message: format!("record {place} of the request: {}", why.message),
+                ..why
+            })?);
         }
         let mut commit = Commit::default();
         let mut partitions = Vec::with_capacity(builders.len());
@@ -320,6 +340,7 @@ impl Console {
         Ok(ProduceReply {
             acknowledged: records.len() as u64,
             partitions,
+            correlation_ids,
         })
     }
 
@@ -495,19 +516,26 @@ impl Console {
         Ok(names)
     }
 
+    /// Adds the record to those of its partition; its correlation ID, made here when it has none.
     fn encode(
         &self,
         topic: &Topic,
         record: &Record,
         builders: &mut BTreeMap<u32, ChunkBuilder>,
         publishing: &mut Publishing,
-    ) -> Result<(), Error> {
+    ) -> Result<String, Error> {
         let mut headers = HeadersBuf::new();
-        for header in &record.headers {
-            if !headers.push(
-                &header.name,
-                header.value.as_ref().map(|value| value.0.as_slice()),
-            ) {
+        let own = record.headers.iter().map(|header| {
+            let value = header.value.as_ref().map(|value| value.0.as_slice());
+            (header.name.as_str(), value)
+        });
+        let known = correlation_of(record);
+        let made = known.is_none().then(|| uuid::Uuid::now_v7().to_string());
+        let added = made
+            .iter()
+            .map(|id| (correlation::HEADER, Some(id.as_bytes())));
+        for (name, value) in own.chain(added) {
+            if !headers.push(name, value) {
                 return Err(Error::new(
                     Code::TooLarge,
                     "it has too many or too large headers",
@@ -552,7 +580,7 @@ impl Console {
         let place = builder.len() as u64;
         builder.push(&message);
         publishing.goes(sending, partition, place, &headers);
-        Ok(())
+        Ok(made.or(known).unwrap_or_default())
     }
 
     fn owners(&self) -> BTreeMap<PartitionId, Owner> {
@@ -635,6 +663,18 @@ pub(super) fn message(
             })
             .collect(),
     }
+}
+
+/// The record's own correlation ID, by the rule of the host: the last one, when it is text of the right
+/// length.
+fn correlation_of(record: &Record) -> Option<String> {
+    let last = record
+        .headers
+        .iter()
+        .rfind(|header| header.name == correlation::HEADER)?;
+    let value = &last.value.as_ref()?.0;
+    let fits = !value.is_empty() && value.len() <= correlation::LEN_MAX;
+    fits.then(|| String::from_utf8(value.clone()).ok())?
 }
 
 fn pipelines_of(group: &str, snapshots: &[Snapshot]) -> Vec<String> {

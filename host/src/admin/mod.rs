@@ -7,6 +7,8 @@ pub mod error;
 pub mod guard;
 pub mod health;
 pub mod letters;
+pub mod logs;
+mod observe_routes;
 pub mod openapi;
 mod operation_routes;
 pub mod operations;
@@ -22,6 +24,7 @@ mod tests;
 pub mod time;
 pub mod tls;
 pub mod token;
+pub mod trace;
 #[cfg(test)]
 mod walk;
 pub mod wire;

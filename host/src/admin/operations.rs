@@ -36,6 +36,40 @@ pub enum Order {
     },
 }
 
+impl Order {
+    /// Command, target and note, as the audit keeps them.
+    #[must_use]
+    pub fn audited(&self) -> (&'static str, String, Option<String>) {
+        match self {
+            Self::Pause { pipeline } => ("pause", pipeline.clone(), None),
+            Self::Drain { pipeline } => ("drain", pipeline.clone(), None),
+            Self::Resume { pipeline } => ("resume", pipeline.clone(), None),
+            Self::Reload { accept_change } => {
+                let note = accept_change.then(|| "--accept-change".to_owned());
+                ("reload", "host".to_owned(), note)
+            }
+            Self::Seek { group, request } => {
+                let command = if request.dry_run {
+                    "seek --dry-run"
+                } else {
+                    "seek"
+                };
+                (command, group.clone(), Some(format!("{:?}", request.to)))
+            }
+            Self::Reject { group, request } => {
+                let RejectRequest {
+                    topic,
+                    partition,
+                    offset,
+                    ..
+                } = request;
+                let target = format!("{topic}/{partition}@{offset} of {group}");
+                ("reject", target, Some(request.note.clone()))
+            }
+        }
+    }
+}
+
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {

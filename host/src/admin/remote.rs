@@ -11,9 +11,11 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 
 use super::error::{Code, Error};
 use super::guard::{REQUEST_TIME_MAX, is_loopback};
+use super::logs::{LogPage, LogQuery};
 use super::operations::{Changes, Order, ReloadRequest};
 use super::seek::{SeekReply, SeekRequest};
 use super::token::Token;
+use super::trace::{Trace, TraceQuery};
 use super::wire::{
     CreateTopic, GroupDescription, GroupSummary, OffsetReply, Page, ProduceReply, ProduceRequest,
     ReadRequest, Record, Status, TopicDescription, TopicSummary,
@@ -146,6 +148,28 @@ impl Remote {
 
     pub fn group(&self, group: &str) -> Result<GroupDescription, Error> {
         self.get(&format!("/v1/groups/{}", segment(group)), &[])
+    }
+
+    pub fn logs(&self, query: &LogQuery) -> Result<LogPage, Error> {
+        let mut asked = Vec::new();
+        for (name, value) in [
+            ("pipeline", query.pipeline.clone()),
+            ("level", query.level.clone()),
+            ("correlation_id", query.correlation_id.clone()),
+            ("since_ms", query.since_ms.map(|at| at.to_string())),
+            ("limit", query.limit.map(|limit| limit.to_string())),
+            ("after", query.after.clone()),
+        ] {
+            asked.extend(value.map(|value| (name, value)));
+        }
+        self.get("/v1/logs", &asked)
+    }
+
+    pub fn trace(&self, id: &str, query: &TraceQuery) -> Result<Trace, Error> {
+        let mut asked = Vec::new();
+        asked.extend(query.since_ms.map(|at| ("since_ms", at.to_string())));
+        asked.extend(query.messages.map(|count| ("messages", count.to_string())));
+        self.get(&format!("/v1/trace/{}", segment(id)), &asked)
     }
 
     pub fn order(&self, order: &Order) -> Result<Changes, Error> {

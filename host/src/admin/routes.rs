@@ -20,6 +20,7 @@ use super::console::Console;
 use super::error::{Code, Error};
 use super::guard::{Guarded, body_too_large, guard};
 use super::letters;
+use super::observe_routes;
 use super::openapi;
 use super::operation_routes;
 use super::wire::{
@@ -62,6 +63,7 @@ pub(super) fn described() -> (Router<Arc<Console>>, OpenApi) {
         .routes(routes!(group))
         .routes(routes!(openapi_json))
         .merge(letters::routes::described())
+        .merge(observe_routes::described())
         .merge(operation_routes::described())
         .split_for_parts()
 }

@@ -369,10 +369,32 @@ fn what_is_produced_over_http_reads_back_byte_for_byte() {
         (&message.key, &message.payload),
         (&binary.key, &binary.payload)
     );
-    assert_eq!(
-        (&message.headers, message.timestamp_ms),
-        (&binary.headers, 7)
-    );
+    // The record had no correlation ID, so it was given one at our edge (§12.2).
+    let (made, own) = message.headers.split_last().unwrap();
+    assert_eq!((own, message.timestamp_ms), (&binary.headers[..], 7));
+    assert_eq!(made.name, "correlation-id");
+    let id = String::from_utf8(made.value.clone().unwrap().0).unwrap();
+    assert_eq!(reply.correlation_ids.last(), Some(&id));
+    let version = uuid::Uuid::parse_str(&id).unwrap().get_version_num();
+    assert_eq!(version, 7);
+    assert_ne!(reply.correlation_ids[0], reply.correlation_ids[1]);
+}
+
+#[test]
+fn a_message_that_has_a_correlation_id_keeps_it() {
+    let host = host();
+    let mut record = record(None, b"x");
+    record.headers.push(Header {
+        name: "correlation-id".into(),
+        value: Some(Blob(b"mine".to_vec())),
+    });
+    let reply = host.remote().produce("orders", &[record]).unwrap();
+    assert_eq!(reply.correlation_ids, ["mine"]);
+    let trace = host
+        .remote()
+        .trace("mine", &crate::admin::trace::TraceQuery::default())
+        .unwrap();
+    assert_eq!(trace.events.len(), 1);
 }
 
 #[test]

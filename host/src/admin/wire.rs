@@ -70,6 +70,9 @@ pub struct ProduceRequest {
 pub struct ProduceReply {
     pub acknowledged: u64,
     pub partitions: Vec<AppendedRange>,
+    /// Of each record: its own `correlation-id`, or the one it was given because it had none (§12.2).
+    #[serde(default)]
+    pub correlation_ids: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

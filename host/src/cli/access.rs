@@ -8,15 +8,18 @@ use std::path::{Path, PathBuf};
 use super::error::Error;
 use crate::admin;
 use crate::admin::console::Console;
+use crate::admin::logs::{LogPage, LogQuery};
 use crate::admin::operations::{Changes, Order};
 use crate::admin::remote::{Remote, Trust};
 use crate::admin::seek::{SeekReply, SeekRequest};
 use crate::admin::token::{Address, Token};
+use crate::admin::trace::{Trace, TraceQuery};
 use crate::admin::wire::{
     CreateTopic, GroupDescription, GroupSummary, OffsetReply, Page, ProduceReply, ReadRequest,
     Record, Status, TopicDescription, TopicSummary,
 };
 use crate::connector::embedded;
+use crate::telemetry::log_files::LOGS_DIR;
 use crate::telemetry::spans::Spans;
 
 /// The data directory when neither `--data-dir` nor `WASMILL_DATA_DIR` names one.
@@ -62,7 +65,9 @@ impl Streams {
         // The lock decides, not admin.json: after a crash that file is stale, and a stranger may
         // listen on the port it names.
         match embedded::Log::open(&log_dir, embedded::Options::default()) {
-            Ok(log) => Ok(Self::Here(Console::offline(log))),
+            Ok(log) => Ok(Self::Here(
+                Console::offline(log).with_logs(data_dir.join(LOGS_DIR)),
+            )),
             Err(embedded::Error::Held { holder, .. }) => Self::holder(data_dir, &holder),
             Err(why) => Err(admin::Error::from(why).into()),
         }
@@ -178,6 +183,20 @@ impl Streams {
         Ok(match self {
             Self::Here(console) => console.seek(group, request)?,
             Self::There(remote) => remote.seek(group, request)?,
+        })
+    }
+
+    pub(super) fn logs(&self, query: &LogQuery) -> Result<LogPage, Error> {
+        Ok(match self {
+            Self::Here(console) => console.logs(query)?,
+            Self::There(remote) => remote.logs(query)?,
+        })
+    }
+
+    pub(super) fn trace(&self, id: &str, query: &TraceQuery) -> Result<Trace, Error> {
+        Ok(match self {
+            Self::Here(console) => console.trace(id, query)?,
+            Self::There(remote) => remote.trace(id, query)?,
         })
     }
 

@@ -201,7 +201,7 @@ fn describe(group: &str, place: &Place, output: Format, out: &mut Out) -> Result
     for one in &group.partitions {
         if let Some(holder) = &one.holder {
             out.line("")?;
-            status::holder(&one.topic, one.partition, holder, out)?;
+            status::holder(&one.topic, one.partition, &group.group, holder, out)?;
         } else if let Some(error) = &one.last_error {
             out.line("")?;
             out.line(format!(

@@ -10,6 +10,7 @@ mod dlq;
 mod error;
 mod groups;
 mod lint;
+mod logs;
 mod new;
 mod operate;
 mod output;
@@ -23,6 +24,7 @@ mod show;
 mod status;
 mod text;
 mod topics;
+mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -72,6 +74,10 @@ enum Command {
     Run(run::Run),
     /// What runs, how far behind it is, and what holds it up
     Status(status::Status),
+    /// Log lines of the host and of its handlers
+    Logs(logs::Logs),
+    /// What happened to one message, across pipelines
+    Trace(trace::Trace),
     /// Stop a pipeline until it is resumed, also over a restart
     Pause(operate::OfPipeline),
     /// The same, after what was read is finished
@@ -142,6 +148,8 @@ fn run(cli: Cli, out: &mut Out) -> Result<(), Error> {
         Command::Schema => schema::run(out),
         Command::Run(command) => run::run(&command, &place),
         Command::Status(command) => status::run(&command, &place, out),
+        Command::Logs(command) => logs::run(&command, &place, out),
+        Command::Trace(command) => trace::run(&command, &place, out),
         Command::Pause(command) => operate::pause(command, &place, out),
         Command::Drain(command) => operate::drain(command, &place, out),
         Command::Resume(command) => operate::resume(command, &place, out),

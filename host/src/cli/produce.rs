@@ -65,6 +65,9 @@ struct Produced<'t> {
     topic: &'t str,
     acknowledged: u64,
     seconds: f64,
+    /// Of a single message: for `wasmill trace`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    correlation_id: Option<String>,
 }
 
 pub(super) fn run(produce: Produce, place: &Place, out: &mut Out) -> Result<(), Error> {
@@ -76,9 +79,12 @@ pub(super) fn run(produce: Produce, place: &Place, out: &mut Out) -> Result<(), 
         produce.partition,
     )?;
     let began = Instant::now();
-    let acknowledged = match produce.payload {
+    let (acknowledged, correlation_id) = match produce.payload {
         Some(payload) => one(&produce.topic, &shape, &payload, place)?,
-        None => all(&produce.topic, shape, produce.file.as_ref(), place)?,
+        None => (
+            all(&produce.topic, shape, produce.file.as_ref(), place)?,
+            None,
+        ),
     };
     let seconds = began.elapsed().as_secs_f64();
     match produce.output {
@@ -86,6 +92,7 @@ pub(super) fn run(produce: Produce, place: &Place, out: &mut Out) -> Result<(), 
             topic: &produce.topic,
             acknowledged,
             seconds,
+            correlation_id,
         }),
         Format::Table => out.line(format!(
             "acknowledged {} messages in {seconds:.1} s",
@@ -95,12 +102,18 @@ pub(super) fn run(produce: Produce, place: &Place, out: &mut Out) -> Result<(), 
 }
 
 /// What was typed is the payload, line ends inside it too.
-fn one(topic: &str, shape: &Shape, payload: &str, place: &Place) -> Result<u64, Error> {
+fn one(
+    topic: &str,
+    shape: &Shape,
+    payload: &str,
+    place: &Place,
+) -> Result<(u64, Option<String>), Error> {
     let record = shape
         .record(payload.as_bytes())
         .map_err(|why| Error::usage(format!("the message: {why}"), ""))?;
     let streams = place.streams(IfAbsent::Create)?.traced();
-    Ok(streams.produce(topic, &[record])?.acknowledged)
+    let mut reply = streams.produce(topic, &[record])?;
+    Ok((reply.acknowledged, reply.correlation_ids.pop()))
 }
 
 fn all(topic: &str, shape: Shape, file: Option<&PathBuf>, place: &Place) -> Result<u64, Error> {

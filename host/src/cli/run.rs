@@ -23,7 +23,7 @@ pub(super) struct Run {
 
 /// Runs until a signal.
 pub(super) fn run(run: &Run, place: &Place) -> Result<(), Error> {
-    logging::start(logging::DEFAULT_FILTER).map_err(|why| Error::usage(why.to_string(), ""))?;
+    let mut keeper = logging::start_host().map_err(|why| Error::usage(why.to_string(), ""))?;
     let loaded = match lint::load(&run.paths) {
         Ok(loaded) => loaded,
         Err(error) => {
@@ -53,7 +53,7 @@ pub(super) fn run(run: &Run, place: &Place) -> Result<(), Error> {
         accept_change: run.accept_change,
         reread: Some(Box::new(move || reread(&paths, named.as_deref()))),
     };
-    host::run(&config, choices).map_err(|why| {
+    let ended = host::run(&config, choices, &mut keeper).map_err(|why| {
         if !output::stderr_is_terminal() {
             // Whoever collects these lines parses each of them.
             tracing::error!(error = %why, "the host ends");
@@ -65,7 +65,9 @@ pub(super) fn run(run: &Run, place: &Place) -> Result<(), Error> {
             Some((message, help)) => Error::failed(message, help),
             None => Error::failed(text, ""),
         }
-    })
+    });
+    keeper.flush();
+    ended
 }
 
 /// `--data-dir` goes before the file.

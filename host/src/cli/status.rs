@@ -38,7 +38,8 @@ fn show(answer: &Answer, now_ms: i64, out: &mut Out) -> Result<(), Error> {
             if let Some(found) = &one.holder {
                 out.line("")?;
                 out.line(format!("pipeline {}:", text::escape(&pipeline.pipeline)))?;
-                holder(&one.topic, one.partition, found, out)?;
+                let group = &pipeline.consumer_group;
+                holder(&one.topic, one.partition, group, found, out)?;
             }
         }
     }
@@ -148,6 +149,7 @@ fn row(pipeline: &Snapshot, now_ms: i64) -> Vec<String> {
 pub(super) fn holder(
     topic: &str,
     partition: u32,
+    group: &str,
     holder: &Holder,
     out: &mut Out,
 ) -> Result<(), Error> {
@@ -170,7 +172,38 @@ pub(super) fn holder(
     if let Some(error) = &holder.error {
         out.line(format!("  last error: {}", text::escape(error)))?;
     }
-    out.line(format!("  what to do: {}", advice(holder)))
+    out.line(format!("  what to do: {}", advice(holder)))?;
+    for command in commands(topic, partition, group, holder) {
+        out.line(format!("    {}", text::escape(&command)))?;
+    }
+    Ok(())
+}
+
+/// To copy: what the message is, what happened to it, and how to let the partition go on without it.
+fn commands(topic: &str, partition: u32, group: &str, holder: &Holder) -> Vec<String> {
+    let (topic, group, id) = (shell(topic), shell(group), shell(&holder.correlation_id));
+    let offset = holder.offset;
+    let mut commands = vec![
+        format!("wasmill consume {topic} --partition {partition} --from {offset} -n 1"),
+        format!("wasmill trace {id}"),
+        format!("wasmill logs --correlation-id {id}"),
+    ];
+    if holder.waits_for == WaitsFor::Retry {
+        commands.push(format!(
+            "wasmill reject {topic}/{partition}@{offset} --group {group} --note 'why it is given up'"
+        ));
+    }
+    commands
+}
+
+/// One word for a shell: correlation IDs are whatever a stranger wrote.
+fn shell(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    if !word.is_empty() && !word.starts_with('-') && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
 }
 
 fn waiting(holder: &Holder, now_ms: i64) -> String {
@@ -253,6 +286,21 @@ mod tests {
             "attempt 3 of 5 failed; next try in 10s (1970-01-01T00:00:12.000Z)"
         );
         assert!(advice(&held(WaitsFor::Retry)).contains("after attempt 5"));
+    }
+
+    #[test]
+    fn the_commands_to_copy_are_safe_whatever_the_correlation_id_says() {
+        let mut holder = held(WaitsFor::Retry);
+        holder.correlation_id = "x'; rm -rf ~".into();
+        let commands = commands("orders", 3, "g", &holder);
+        assert_eq!(
+            commands[..2],
+            [
+                "wasmill consume orders --partition 3 --from 7 -n 1",
+                r"wasmill trace 'x'\''; rm -rf ~'",
+            ]
+        );
+        assert!(commands[3].starts_with("wasmill reject orders/3@7 --group g "));
     }
 
     #[test]

@@ -8,11 +8,12 @@ use super::check::Checked;
 use super::ladder;
 use super::problem::{Code, Place, Problems};
 use super::valid::{
-    Allow, Backoff, By, Config, CreationContext, DeadLetter, Delivery, Durability, Format, Handler,
-    Host, Idempotency, IfMissing, Isolation, Limits, NullKey, OnDeadLetter, OnDuplicate,
-    OnLostOffset, Ordering, Output, Pipeline, Retry, RetryMode, SecretName, Source, Start,
-    StateGrant, Tls, Window,
+    Allow, Backoff, By, Circuit, Config, CreationContext, DeadLetter, Delivery, Durability, Format,
+    Handler, Host, Idempotency, IfMissing, Isolation, Limits, LogFiles, NullKey, OnDeadLetter,
+    OnDuplicate, OnLostOffset, Ordering, Output, Pipeline, RateLimit, Retry, RetryMode, SecretName,
+    Source, Start, StateGrant, Tls, Window,
 };
+use crate::expression::Condition;
 
 /// A pipeline with what later checks point at.
 pub(super) struct Built {
@@ -66,6 +67,7 @@ pub(super) fn host(block: &Checked, problems: &mut Problems) -> Option<Host> {
             "parent" => CreationContext::Parent,
             _ => CreationContext::Link,
         },
+        logs: logs(block.get("logs")?)?,
     })
 }
 
@@ -89,6 +91,22 @@ fn create_topics(value: &Checked) -> Option<Option<NonZeroU32>> {
         Some(true) => Some(Some(PARTITIONS)),
         Some(false) => Some(None),
         None => value.get("partitions")?.nonzero().map(Some),
+    }
+}
+
+const LOGS: LogFiles = LogFiles {
+    size: 16 << 20,
+    files: 4,
+};
+
+fn logs(value: &Checked) -> Option<Option<LogFiles>> {
+    match value.bool() {
+        Some(true) => Some(Some(LOGS)),
+        Some(false) => Some(None),
+        None => Some(Some(LogFiles {
+            size: value.get("size")?.size()?,
+            files: value.get("files")?.nonzero()?.get(),
+        })),
     }
 }
 
@@ -122,6 +140,14 @@ pub(super) fn pipeline(
             Some(value) => idempotency(value, problems).map(Some),
             None => Some(None),
         });
+    let filter = block.optional("filter", |value| Some(Condition::new(value.expression()?)));
+    let circuit = block.get("circuit").and_then(circuit);
+    let rate_limit = block.optional("rate_limit", |value| {
+        Some(RateLimit {
+            count: value.get("count")?.nonzero()?,
+            interval: value.get("interval")?.duration()?,
+        })
+    });
     let handler = block
         .get("handler")
         .and_then(|value| handler(value, cores, problems));
@@ -139,6 +165,9 @@ pub(super) fn pipeline(
         ordering: ordering?,
         retry: retry?,
         idempotency: idempotency?,
+        filter: filter?,
+        circuit: circuit?,
+        rate_limit: rate_limit?,
         handler: handler?,
         outputs: outputs?,
         dead_letter: dead_letter?,
@@ -283,6 +312,18 @@ fn retry(block: &Checked, problems: &mut Problems) -> Option<Retry> {
     })
 }
 
+fn circuit(value: &Checked) -> Option<Option<Circuit>> {
+    match value.bool() {
+        Some(false) => Some(None),
+        Some(true) => Some(Some(Circuit::default())),
+        None => Some(Some(Circuit {
+            distinct_keys: value.get("distinct_keys")?.nonzero()?,
+            window: value.get("window")?.duration()?,
+            probe_interval: value.get("probe_interval")?.duration()?,
+        })),
+    }
+}
+
 /// What deferred retries need: that order may be given up, and few different waits.
 fn deferred(retry: &Retry, ordering: Ordering, written: &Checked, problems: &mut Problems) {
     let Some(place) = written.place_of("mode").or(written.place.as_ref()) else {
@@ -416,6 +457,13 @@ fn outputs(block: &Checked) -> Option<Vec<Output>> {
         Some(Output {
             name: key.text.clone(),
             topic: value.get("topic")?.text()?.to_owned(),
+            key: value.optional("key", Checked::expression)?,
+            set_headers: value
+                .get("set_headers")?
+                .named()?
+                .iter()
+                .map(|(name, value)| Some((name.text.clone(), value.expression()?)))
+                .collect::<Option<_>>()?,
             headers: value
                 .get("headers")?
                 .all(|header| header.text().map(str::to_owned))?,

@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::expression::Expression;
+use crate::expression::{Condition, Expression};
 
 /// One whole configuration.
 #[derive(Debug, Clone)]
@@ -36,6 +36,16 @@ pub struct Host {
     /// Partitions of topics that `run` creates because a pipeline names them. Default 6; `None` = never create.
     pub create_topics: Option<NonZeroU32>,
     pub creation_context: CreationContext,
+    /// Default 4 files of 16 MiB; `None` = no files.
+    pub logs: Option<LogFiles>,
+}
+
+/// How many of the host's log lines are kept in files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogFiles {
+    /// Bytes after which a file is followed by the next.
+    pub size: u64,
+    pub files: u32,
 }
 
 /// How the spans of attempts hang together with the context in which their message was made.
@@ -77,6 +87,10 @@ pub struct Pipeline {
     pub ordering: Ordering,
     pub retry: Retry,
     pub idempotency: Option<Idempotency>,
+    /// Messages of which it is false are finished without a call.
+    pub filter: Option<Condition>,
+    pub circuit: Option<Circuit>,
+    pub rate_limit: Option<RateLimit>,
     pub handler: Handler,
     /// In the order of the file; a guest names them.
     pub outputs: Vec<Output>,
@@ -183,6 +197,35 @@ pub struct Retry {
     pub backoff: Backoff,
 }
 
+/// When a dependency counts as down (§5.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Circuit {
+    /// Default 20.
+    pub distinct_keys: NonZeroU32,
+    /// Default 10 s.
+    pub window: Duration,
+    /// Default 10 s.
+    pub probe_interval: Duration,
+}
+
+impl Default for Circuit {
+    fn default() -> Self {
+        Self {
+            distinct_keys: NonZeroU32::MIN.saturating_add(19),
+            window: Duration::from_secs(10),
+            probe_interval: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Calls of a pipeline on one host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    pub count: NonZeroU32,
+    /// Default 1 s.
+    pub interval: Duration,
+}
+
 /// Where a message waits for its next attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RetryMode {
@@ -279,10 +322,14 @@ pub enum Isolation {
     Message,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Output {
     pub name: String,
     pub topic: String,
+    /// Of the input; instead of the key that the handler gives.
+    pub key: Option<Expression>,
+    /// Headers with a value made of the input, beside those that are copied.
+    pub set_headers: Vec<(String, Expression)>,
     /// Input headers copied to the output: names, or prefixes written with a final `*`.
     pub headers: Vec<String>,
 }

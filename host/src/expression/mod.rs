@@ -14,6 +14,7 @@
 //! [`Error::Missing`], as is a result that is null or empty.
 
 mod compiled;
+mod condition;
 mod interpret;
 mod json;
 mod nearest;
@@ -27,6 +28,7 @@ use cel::IdedExpr;
 
 use crate::message::MessageRef;
 use compiled::Compiled;
+pub use condition::Condition;
 pub(crate) use nearest::nearest;
 use read::Read;
 

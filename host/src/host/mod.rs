@@ -25,6 +25,7 @@ use crate::config::{self, secret};
 use crate::connector::embedded::{self, Log, Options};
 use crate::pipeline::snapshot::{Snapshot, State};
 use crate::plugin::{self, Engine};
+use crate::telemetry::log_files::{self, Keeper, LOGS_DIR};
 use crate::telemetry::metrics::{self, Metrics};
 use crate::telemetry::spans::Spans;
 
@@ -105,9 +106,12 @@ pub struct Host {
 }
 
 /// Runs until SIGTERM or SIGINT; a second one cuts the drain short (§10.2). SIGHUP reloads.
-pub fn run(config: &Config, choices: Choices) -> Result<(), Error> {
+///
+/// `keeper` gets the place of the log files once the data directory is held.
+pub fn run(config: &Config, choices: Choices, keeper: &mut Keeper) -> Result<(), Error> {
     // Until it is ready to start, a signal just ends it; from the first answer of a port on, in order.
     let opened = Opened::new(config, choices)?;
+    keep_logs(config, keeper);
     let signals = signals()?;
     let mut host = opened.start()?;
     loop {
@@ -120,6 +124,22 @@ pub fn run(config: &Config, choices: Choices) -> Result<(), Error> {
         host.look_after();
     }
     host.stop(&signals)
+}
+
+/// A host that cannot keep its log lines in files still runs: they are on stderr.
+fn keep_logs(config: &Config, keeper: &mut Keeper) {
+    let Some(logs) = config.host.logs else {
+        keeper.off();
+        return;
+    };
+    let folder = config.host.data_dir.join(LOGS_DIR);
+    let bounds = log_files::Bounds {
+        size: logs.size,
+        files: logs.files,
+    };
+    if let Err(error) = keeper.open(&folder, bounds) {
+        tracing::warn!(folder = %folder.display(), %error, "log lines are not kept in files");
+    }
 }
 
 /// A host whose log is open and whose plugins are loaded; nothing runs yet.
@@ -186,9 +206,10 @@ impl Opened {
             watches,
             prepared,
         );
-        let console =
-            Console::new(log.clone(), move || seen.snapshots()).with_operations(operations);
-        let console = console.with_spans(spans.clone());
+        let console = Console::new(log.clone(), move || seen.snapshots())
+            .with_operations(operations)
+            .with_logs(data_dir.join(LOGS_DIR))
+            .with_spans(spans.clone());
         let console = Arc::new(console);
         let (admin, health) = listen;
         let ports = Ports::open(&data_dir, admin, health, Arc::clone(&console), metrics)?;

@@ -63,6 +63,8 @@ struct Slot {
     /// Of its configuration.
     digest: String,
     running: Option<Running>,
+    /// It was told to stop and did not in time: once its workers have ended it starts again.
+    again: bool,
 }
 
 pub(super) struct Pipelines {
@@ -198,6 +200,7 @@ impl Pipelines {
             running.abort();
             if !until(super::ABORT_TIME_MAX, || !running.is_alive()) {
                 // Two workers on one partition would break every promise.
+                slot.again = true;
                 return Err(Refusal::new(
                     Code::Busy,
                     format!(
@@ -210,7 +213,35 @@ impl Pipelines {
         }
         running.look_after();
         slot.running = None;
+        slot.again = false;
         Ok(())
+    }
+
+    /// Stops all of them or leaves all as they were: one that does not stop in time is no reason for the
+    /// others to stand still.
+    fn stop_all(&mut self, indices: &[usize]) -> Result<(), Refusal> {
+        let mut stopped = Vec::new();
+        for &index in indices {
+            let slot = self.slots.get(index);
+            let ran = slot.is_some_and(|slot| slot.running.as_ref().is_some_and(Running::is_alive));
+            if let Err(why) = self.stop(index) {
+                self.start_again(&stopped);
+                return Err(why);
+            }
+            if ran {
+                stopped.push(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// One that does not start stands as failed in `status`, with the reason; the others go on.
+    fn start_again(&mut self, indices: &[usize]) {
+        for &index in indices {
+            if let Err(error) = self.start(index, false) {
+                tracing::error!(%error, "a pipeline did not start again");
+            }
+        }
     }
 
     pub(super) fn pause(&mut self, name: &str, finish: bool) -> Result<Changes, Refusal> {
@@ -290,9 +321,7 @@ impl Pipelines {
                 slot.is_some_and(|slot| prepared.iter().any(|p| slot.differs(p)))
             })
             .collect();
-        for index in gone.iter().chain(&changed) {
-            self.stop(*index)?;
-        }
+        self.stop_all(&[gone, changed].concat())?;
         fingerprint::write(&self.log, &config.pipelines).map_err(bad)?;
         self.config = config;
         let mut old = std::mem::take(&mut self.slots);
@@ -381,16 +410,13 @@ impl Pipelines {
         if request.dry_run {
             return Ok(planned);
         }
-        for index in &own {
-            self.stop(*index)?;
-        }
+        self.stop_all(&own)?;
         // They may have gone on meanwhile.
         let sought = seek::plan(&self.log, group, request)
             .and_then(|reply| seek::apply(&self.log, request, &reply).map(|()| reply));
         self.sweeps = true;
-        for index in &own {
-            self.start(*index, false).map_err(refusal)?;
-        }
+        // The group has moved, or has not: whether its pipelines start changes nothing about that.
+        self.start_again(&own);
         sought
     }
 
@@ -432,6 +458,7 @@ impl Pipelines {
             }
             slot.watch.store(health);
         }
+        self.start_late();
         if self.sweeps {
             match epoch::sweep(&self.log) {
                 Ok(more) => self.sweeps = more,
@@ -440,6 +467,27 @@ impl Pipelines {
                 }
             }
         }
+    }
+
+    /// Those that were told to stop, did not in time, and have ended by now.
+    fn start_late(&mut self) {
+        let ended = |slot: &Slot| {
+            slot.again
+                && slot
+                    .running
+                    .as_ref()
+                    .is_some_and(|running| !running.is_alive())
+        };
+        let late: Vec<usize> = (0..self.slots.len())
+            .filter(|index| self.slots.get(*index).is_some_and(ended))
+            .collect();
+        for &index in &late {
+            if let Some(slot) = self.slots.get_mut(index) {
+                slot.running = None;
+                slot.again = false;
+            }
+        }
+        self.start_again(&late);
     }
 
     fn known(&self, name: &str) -> Result<usize, Refusal> {
@@ -490,6 +538,7 @@ impl Slot {
             watch,
             prepared,
             running: None,
+            again: false,
         }
     }
 

@@ -5,17 +5,19 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use crate::config::valid::{Config, Pipeline, Start};
+use crate::config::valid::{Config, Delivery, Pipeline, Start};
 use crate::connector::embedded::epoch::{self, Epoch};
 use crate::connector::embedded::source::{Groups, Source};
 use crate::connector::embedded::{Commit, GroupId, Log, PartitionId, Topic, TopicSpec, Write};
 use crate::idempotency::Table;
 use crate::idempotency::claims::Claims;
+use crate::pipeline::circuit::Circuit;
 use crate::pipeline::dead_letter;
 use crate::pipeline::offsets::{Progress, SPAN_MAX};
 use crate::pipeline::output::HeaderRule;
 use crate::pipeline::overlay::{Overlay, StoredBytes};
 use crate::pipeline::plan::{Plan, PlanOutput, Role, SourceTopic};
+use crate::pipeline::rate::Rate;
 use crate::pipeline::run::{Assignment, Control, Halt, Parts, Reject, Worker};
 use crate::pipeline::snapshot::State;
 use crate::plugin::{self, Engine, Plugin};
@@ -226,6 +228,11 @@ impl Prepared {
             group: self.group,
             targets: self.targets.clone(),
             control: Arc::default(),
+            circuit: circuit(&self.pipeline),
+            rate: self
+                .pipeline
+                .rate_limit
+                .map(|limit| Arc::new(Rate::new(limit))),
             watch: Arc::clone(watch),
             metrics: metrics.pipeline(&self.plan.pipeline, &self.plan.consumer_group, &names),
             spans: spans.clone(),
@@ -267,6 +274,8 @@ struct Started {
     state: GroupId,
     targets: Vec<Arc<Topic>>,
     control: Arc<Control>,
+    circuit: Option<Arc<Circuit>>,
+    rate: Option<Arc<Rate>>,
     watch: Arc<Watch>,
     metrics: PipelineMetrics,
     spans: Spans,
@@ -326,6 +335,7 @@ impl Started {
             state: self.state,
         };
         let epoch = self.epoch;
+        let (circuit, rate) = (self.circuit.clone(), self.rate.clone());
         let alone = Arc::clone(&self.alone);
         let (plan, control, claims) = (
             Arc::clone(&self.plan),
@@ -350,6 +360,8 @@ impl Started {
                     overlay,
                     alone,
                     epoch,
+                    circuit,
+                    rate,
                     assignments,
                 })
                 .run()
@@ -524,6 +536,8 @@ fn outputs(
                 name: output.name.clone(),
                 target: target(targets, topic),
                 rule: HeaderRule(output.headers.clone()),
+                key: output.key.clone(),
+                set_headers: output.set_headers.clone(),
             })
         })
         .collect()
@@ -653,6 +667,7 @@ fn plan(
         ordering: pipeline.ordering,
         retry: pipeline.retry,
         idempotency: pipeline.idempotency.clone(),
+        filter: pipeline.filter.clone(),
         format: pipeline.source.format,
         on_lost_offset: pipeline.source.on_lost_offset,
         window: pipeline.source.window,
@@ -677,6 +692,12 @@ fn usage(pipeline: &Pipeline, log: &Log, group: GroupId) -> Result<Option<Arc<Us
     let used = Arc::new(AtomicU64::new(log.state_bytes(group)?));
     let max = grant.max_size;
     Ok(Some(Arc::new(Usage { used, max })))
+}
+
+/// What is not tried again cannot tell an outage.
+fn circuit(pipeline: &Pipeline) -> Option<Arc<Circuit>> {
+    let policy = pipeline.circuit?;
+    (pipeline.delivery != Delivery::AtMostOnce).then(|| Arc::new(Circuit::new(policy)))
 }
 
 /// The handler's state has a namespace for each name and version, and a new one after each reset.

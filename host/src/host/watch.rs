@@ -162,6 +162,7 @@ impl Observer for WorkerWatch {
             && counts.settlements.is_empty()
             && counts.finished() == 0
             && counts.retries == 0
+            && counts.circuits_opened == 0
         {
             return;
         }
@@ -234,6 +235,7 @@ impl WorkerWatch {
             (Outcome::Duplicate, duplicates),
             (Outcome::DeadLettered, dead),
             (Outcome::Discarded, counts.discarded),
+            (Outcome::Filtered, counts.filtered),
         ] {
             self.local.consumed(outcome, count);
         }
@@ -247,6 +249,7 @@ impl WorkerWatch {
             self.local.idempotency(result, count);
         }
         self.local.retries += counts.retries;
+        self.local.circuits_opened += counts.circuits_opened;
         for (kind, count) in &counts.faults {
             if let Some(error) = named::<PublishError>(kind)
                 .or((*kind == "output_too_large").then_some(PublishError::TooLarge))

@@ -3,7 +3,7 @@
 
 use crate::config::valid::{By, Format, IfMissing, NullKey, OnLostOffset};
 use crate::connector::{Connector, ReadError};
-use crate::expression;
+use crate::expression::{self, Condition};
 use crate::faults;
 use crate::idempotency;
 use crate::idempotency::claims::{Claim, Owner};
@@ -81,10 +81,40 @@ where
         self.failed.clear();
         self.wake_claim_waiters();
         let max = self.call_messages_max();
+        let Some(max) = self.within_rate(max) else {
+            return Ok(());
+        };
+        if self.probes && self.lanes.next_due().is_some_and(|due| due > self.now_ms()) {
+            // Each probe another key: the one that waits longest.
+            self.lanes.wake_first_timed();
+        }
         if !self.lanes.is_empty() {
             self.collect_due(max);
         }
-        self.collect_fresh(max)
+        self.collect_fresh(max)?;
+        self.spend_rate(max);
+        Ok(())
+    }
+
+    /// How many messages the rate limit lets through now, of `max`; `None` for none.
+    fn within_rate(&mut self, max: usize) -> Option<usize> {
+        let Some(rate) = &self.rate else {
+            return Some(max);
+        };
+        match rate.take(max as u64, self.clock.monotonic_ns()) {
+            Ok(taken) => Some(taken as usize),
+            Err(next_ns) => {
+                self.rate_ns = next_ns;
+                None
+            }
+        }
+    }
+
+    /// Of `taken` tokens those stay spent that messages are called for.
+    fn spend_rate(&self, taken: usize) {
+        if let Some(rate) = &self.rate {
+            rate.give_back(taken.saturating_sub(self.batch.len()) as u64);
+        }
     }
 
     /// The next message of a faulted call, alone. Those of a lane that failed meanwhile wait in it.
@@ -480,6 +510,15 @@ where
         if !proved && let Some(refused) = self.undecodable(message) {
             return Stage::Enter(refused, None);
         }
+        if let Some(filter) = &self.plan.filter {
+            match filter.holds(message, &mut self.key.borrow_mut()) {
+                Ok(true) => {}
+                Ok(false) => return Stage::Enter(Work::Filtered, None),
+                Err(error) => {
+                    return Stage::Enter(self.failed_filter(filter, message, &error), None);
+                }
+            }
+        }
         let stage = match policy {
             Some(_) => self.deduplicate(delivery, looked, proved),
             None => Stage::Enter(Work::Call, None),
@@ -491,6 +530,19 @@ where
             }
             stage => stage,
         }
+    }
+
+    /// A payload that is not of its declared format is that, whatever reads it first.
+    fn failed_filter(
+        &self,
+        filter: &Condition,
+        message: &MessageRef<'_>,
+        error: &expression::Error,
+    ) -> Work {
+        self.undecodable(message).unwrap_or_else(|| {
+            let error = format!("filter `{}`: {error}", filter.source());
+            Work::Refuse(Reason::ExpressionFailed, error)
+        })
     }
 
     fn is_spent(&self, delivery: &Delivery) -> bool {

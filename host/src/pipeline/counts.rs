@@ -12,6 +12,9 @@ pub struct Counts {
     pub skipped: u64,
     pub replayed: u64,
     pub discarded: u64,
+    /// Passed over by the pipeline's filter.
+    pub filtered: u64,
+    pub circuits_opened: u64,
     pub retries: u64,
     /// Idempotency keys that were new.
     pub claimed: u64,
@@ -53,7 +56,7 @@ impl Counts {
     #[must_use]
     pub fn finished(&self) -> u64 {
         let dead: u64 = self.dead_letters.iter().map(|(_, n)| n).sum();
-        self.succeeded + self.skipped + self.replayed + self.discarded + dead
+        self.succeeded + self.skipped + self.replayed + self.discarded + self.filtered + dead
     }
 
     /// Empties it and keeps the buffers.

@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use crate::config::valid::{Delivery as Guarantee, OnDeadLetter, OnDuplicate, RetryMode};
 use crate::connector::Connector;
+use crate::expression::Expression;
 use crate::faults;
 use crate::idempotency::completion::{Completion, Status};
+use crate::message::MessageRef;
 use crate::pipeline::admit::original;
 use crate::pipeline::counts::Observer;
 use crate::pipeline::dead_letter;
 use crate::pipeline::handler::Handler;
 use crate::pipeline::lane::Until;
 use crate::pipeline::letter_state;
-use crate::pipeline::output;
-use crate::pipeline::plan::{SourceTopic, Step};
+use crate::pipeline::output::{self, Made};
+use crate::pipeline::plan::{PlanOutput, SourceTopic, Step};
 use crate::pipeline::returned::Returned;
 use crate::pipeline::run::{Clock, Entry, Halt, Work, Worker};
 use crate::pipeline::settlement::{CompletionWrite, LetterWrite, StateWrite};
@@ -55,7 +57,7 @@ where
         };
         for entry in entries.drain(..) {
             let outcome = match (&entry.work, called) {
-                (Work::Duplicate(_) | Work::Refuse(..), _) => None,
+                (Work::Duplicate(_) | Work::Filtered | Work::Refuse(..), _) => None,
                 (Work::Call, Called::Faulted(fault)) => Some(Outcome::OverLimit(fault.clone())),
                 (Work::Call, _) => results.as_mut().and_then(Iterator::next),
             };
@@ -90,6 +92,12 @@ where
                 self.duplicate(entry, completion);
                 Ok(())
             }
+            (Work::Filtered, _) => {
+                self.counts.filtered += 1;
+                self.conclude_letter(entry);
+                self.finish(entry);
+                Ok(())
+            }
             (Work::Refuse(reason, error), _) => self.conclude(
                 entry,
                 &Report::Refused {
@@ -99,6 +107,13 @@ where
             ),
             (Work::Call, Some(Outcome::Outputs(outputs))) => match self.publish(entry, outputs) {
                 Ok(()) => self.conclude(entry, &Report::Success),
+                Err(bad) if bad.kind == Reason::ExpressionFailed.as_str() => self.conclude(
+                    entry,
+                    &Report::Refused {
+                        reason: Reason::ExpressionFailed,
+                        error: &bad.message,
+                    },
+                ),
                 Err(bad) => {
                     self.counts.fault(bad.kind);
                     self.conclude(
@@ -139,12 +154,14 @@ where
             (_, RetryMode::Deferred) => 1.0,
             (_, RetryMode::Inline) => self.clock.random(),
         };
+        let outage = self.tells_an_outage(entry, report);
         match judge(
             report,
             attempt,
             first,
             &self.plan.retry,
             self.plan.delivery,
+            outage,
             now,
             random,
         ) {
@@ -157,6 +174,48 @@ where
         }
         self.trace_consequences(tracing);
         Ok(())
+    }
+
+    /// The failure is one of those that a dependency causes which is down, and it is down (§5.5).
+    fn tells_an_outage(&mut self, entry: &Entry, report: &Report<'_>) -> bool {
+        let Some(circuit) = &self.circuit else {
+            return false;
+        };
+        match report {
+            Report::Success => {
+                if circuit.succeeded() {
+                    self.probes = false;
+                    tracing::info!(pipeline = %self.plan.pipeline, "the circuit is closed again");
+                }
+                return false;
+            }
+            Report::Retryable { .. } => {}
+            Report::Fault { kind, .. } if *kind == FaultKind::Timeout.as_str() => {}
+            _ => return false,
+        }
+        let now_ms = self.now_ms();
+        let key = self.circuit_key(entry);
+        let was_open = circuit.is_open();
+        let open = circuit.failed(key, now_ms, report.error());
+        if open {
+            self.probes = false;
+            if !was_open {
+                self.counts.circuits_opened += 1;
+                tracing::warn!(pipeline = %self.plan.pipeline, error = report.error(), "the circuit is open: a dependency seems to be down");
+            }
+        }
+        open
+    }
+
+    /// Messages without a key count each.
+    fn circuit_key(&self, entry: &Entry) -> u64 {
+        let delivery = &entry.delivery;
+        let partition = self.partitions.get(delivery.partition as usize);
+        let message = partition.and_then(|partition| partition.window.message(delivery));
+        match message.and_then(|message| message.key) {
+            Some(key) => xxhash_rust::xxh3::xxh3_64(key),
+            None => u64::from(delivery.partition) << 48 ^ delivery.offset,
+        }
     }
 
     fn first_failed_ms(&self, entry: &Entry) -> Option<i64> {
@@ -352,7 +411,10 @@ where
         self.log_failure(
             entry,
             report,
-            "the host could not do its part; the message waits",
+            match report {
+                Report::HostFailure { .. } => "the host could not do its part; the message waits",
+                _ => "a dependency seems to be down; the message waits and is not charged",
+            },
             Some(delay_ms as u64),
         );
         self.handler.discard();
@@ -549,7 +611,21 @@ where
                 settlement.rollback(mark);
                 return Err(unknown_output(output.name, plan));
             };
-            let built = output::build(&output, &message, correlation_id, &known.rule, headers);
+            let made = match made(known, &message) {
+                Ok(made) => made,
+                Err(why) => {
+                    settlement.rollback(mark);
+                    return Err(why);
+                }
+            };
+            let built = output::build(
+                &output,
+                &message,
+                correlation_id,
+                &known.rule,
+                &made,
+                headers,
+            );
             let bytes_max = connector.record_bytes_max(usize::from(known.target));
             let Some(record) = built.filter(|record| record.record_len() <= bytes_max) else {
                 settlement.rollback(mark);
@@ -599,6 +675,32 @@ where
             "{what}"
         );
     }
+}
+
+/// What the configuration's expressions for an output make of the input.
+fn made(output: &PlanOutput, input: &MessageRef<'_>) -> Result<Made, Unpublishable> {
+    let text = |what: &str, expression: &Expression| {
+        expression
+            .evaluate_text(input)
+            .map_err(|error| Unpublishable {
+                kind: Reason::ExpressionFailed.as_str(),
+                message: format!(
+                    "output `{}`, {what} `{}`: {error}",
+                    output.name,
+                    expression.source()
+                ),
+            })
+    };
+    let key = output
+        .key
+        .as_ref()
+        .map(|key| text("key", key))
+        .transpose()?;
+    let mut headers = Vec::new();
+    for (name, value) in &output.set_headers {
+        headers.push((name.clone(), text(name, value)?));
+    }
+    Ok(Made { key, headers })
 }
 
 fn too_many_headers(what: &str, topic: &SourceTopic, partition: u32, entry: &Entry) -> Halt {

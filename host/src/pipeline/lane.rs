@@ -190,6 +190,20 @@ impl<D: Copy + Ord> Lanes<D> {
         }
     }
 
+    /// Lanes that wait for a time need not wait any longer.
+    pub fn wake_timed(&mut self) {
+        while let Some((_, lane)) = self.first(Kind::Time) {
+            self.release(lane);
+        }
+    }
+
+    /// The lane that waits for the earliest time need not wait any longer.
+    pub fn wake_first_timed(&mut self) {
+        if let Some((_, lane)) = self.first(Kind::Time) {
+            self.release(lane);
+        }
+    }
+
     /// When the next lane may run: `i64::MIN` when one may already, `None` when none waits for time.
     #[must_use]
     pub fn next_due(&self) -> Option<i64> {

@@ -2,6 +2,7 @@
 //! its stages; the other files are what they decide with, and pure.
 
 mod admit;
+pub mod circuit;
 pub mod correlation;
 pub mod counts;
 pub mod dead_letter;
@@ -13,6 +14,7 @@ pub mod offsets;
 pub mod output;
 pub mod overlay;
 pub mod plan;
+pub mod rate;
 pub mod returned;
 pub mod run;
 mod settle;

@@ -30,6 +30,14 @@ impl HeaderRule {
     }
 }
 
+/// What expressions of the configuration make of the input.
+#[derive(Debug, Default)]
+pub struct Made {
+    /// Instead of the key that the guest gives.
+    pub key: Option<String>,
+    pub headers: Vec<(String, String)>,
+}
+
 /// Builds the message to publish into `headers` (reused) and returns it. Its timestamp is the input's:
 /// event time goes along the chain.
 pub fn build<'a>(
@@ -37,6 +45,7 @@ pub fn build<'a>(
     input: &MessageRef<'a>,
     correlation_id: &str,
     rule: &HeaderRule,
+    made: &'a Made,
     headers: &'a mut HeadersBuf,
 ) -> Option<MessageRef<'a>> {
     headers.clear();
@@ -51,8 +60,12 @@ pub fn build<'a>(
             }
         }
     }
+    for (name, value) in &made.headers {
+        ok &= headers.push(name, Some(value.as_bytes()));
+    }
+    let key = made.key.as_ref().map(String::as_bytes);
     ok.then(|| MessageRef {
-        key: field(output.key, input.key),
+        key: key.or_else(|| field(output.key, input.key)),
         payload: field(output.payload, input.payload),
         headers: headers.as_headers(),
         timestamp_ms: input.timestamp_ms,
@@ -115,7 +128,8 @@ mod tests {
         };
         let rule = HeaderRule(rule.iter().map(|&name| name.to_owned()).collect());
         let mut into = HeadersBuf::new();
-        let built = build(&output, &message, "c", &rule, &mut into).unwrap();
+        let made = Made::default();
+        let built = build(&output, &message, "c", &rule, &made, &mut into).unwrap();
         let text = |value: Option<&[u8]>| String::from_utf8(value.unwrap().to_vec()).unwrap();
         built
             .headers
@@ -153,7 +167,16 @@ mod tests {
                 headers: Headers::default(),
             };
             let mut into = HeadersBuf::new();
-            let built = build(&output, &input, "c", &HeaderRule::default(), &mut into).unwrap();
+            let made = Made::default();
+            let built = build(
+                &output,
+                &input,
+                "c",
+                &HeaderRule::default(),
+                &made,
+                &mut into,
+            )
+            .unwrap();
             assert_eq!((built.key, built.payload), expected);
             assert_eq!(built.timestamp_ms, 7);
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::config::valid::{
     Delivery, Format, Idempotency, Isolation, OnLostOffset, Ordering, Retry, Window,
 };
+use crate::expression::{Condition, Expression};
 use crate::pipeline::output::HeaderRule;
 use crate::pipeline::settlement::Target;
 
@@ -17,6 +18,7 @@ pub struct Plan {
     pub ordering: Ordering,
     pub retry: Retry,
     pub idempotency: Option<Idempotency>,
+    pub filter: Option<Condition>,
     pub format: Format,
     pub on_lost_offset: OnLostOffset,
     pub window: Window,
@@ -63,6 +65,10 @@ pub struct PlanOutput {
     pub name: String,
     pub target: Target,
     pub rule: HeaderRule,
+    /// Of the input; instead of the key that the guest gives.
+    pub key: Option<Expression>,
+    /// Headers with values made of the input.
+    pub set_headers: Vec<(String, Expression)>,
 }
 
 impl SourceTopic {

@@ -16,6 +16,7 @@ use crate::idempotency::claims::{Claims, Fence};
 use crate::idempotency::completion::Completion;
 use crate::idempotency::{KeyHash, Table};
 use crate::message::HeadersBuf;
+use crate::pipeline::circuit::Circuit;
 use crate::pipeline::correlation::{Correlation, topic_hash};
 use crate::pipeline::counts::{Counts, Observer};
 use crate::pipeline::handler::Handler;
@@ -24,6 +25,7 @@ use crate::pipeline::lane::{LaneKey, Lanes};
 use crate::pipeline::offsets::{Offsets, Progress};
 use crate::pipeline::overlay::Overlay;
 use crate::pipeline::plan::Plan;
+use crate::pipeline::rate::Rate;
 use crate::pipeline::returned::Returned;
 use crate::pipeline::settlement::{Mark, Settlement};
 use crate::pipeline::trace::Told;
@@ -198,6 +200,8 @@ pub(super) enum Work {
     /// It is in the frame.
     Call,
     Duplicate(Completion),
+    /// The pipeline's filter passes it over.
+    Filtered,
     /// It goes to the dead letters without a call.
     Refuse(Reason, String),
 }
@@ -244,6 +248,14 @@ pub struct Worker<C: Connector, H, K, O> {
     pub(super) called_ns: (u64, u64),
     /// Where in the settlement what is judged now begins.
     pub(super) judged_from: Mark,
+    pub(super) circuit: Option<Arc<Circuit>>,
+    /// Of the circuit, as last seen.
+    pub(super) closings: u64,
+    /// The current call is a probe of the circuit.
+    pub(super) probes: bool,
+    pub(super) rate: Option<Arc<Rate>>,
+    /// When the rate limit lets something through again.
+    pub(super) rate_ns: u64,
     /// The current call.
     pub(super) entries: Vec<Entry>,
     pub(super) batch: Batch,
@@ -292,6 +304,9 @@ pub struct Parts<C, H, K, O> {
     pub overlay: Option<Arc<Overlay>>,
     /// Of the group's idempotency table: keys of another one are not known (§7.7).
     pub epoch: u64,
+    /// One for all workers of the pipeline, like `rate`.
+    pub circuit: Option<Arc<Circuit>>,
+    pub rate: Option<Arc<Rate>>,
     /// Held, over all workers of the host, while a delivery runs that may have killed an earlier host.
     pub alone: Arc<Mutex<()>>,
     pub assignments: Vec<Assignment>,
@@ -349,6 +364,14 @@ where
             lanes: Lanes::default(),
             claims_seen: 0,
             epoch: parts.epoch,
+            closings: parts
+                .circuit
+                .as_ref()
+                .map_or(0, |circuit| circuit.closings()),
+            circuit: parts.circuit,
+            probes: false,
+            rate: parts.rate,
+            rate_ns: 0,
             entries: Vec::new(),
             batch,
             singles: VecDeque::new(),
@@ -401,7 +424,9 @@ where
             self.connector.wait(IDLE);
             return Ok(true);
         }
-        let worked = self.may_call() && self.step()?;
+        self.follow_circuit();
+        let worked = self.may_call() && self.circuit_lets() && self.step()?;
+        self.probe_is_over();
         self.submit_when_due(worked)?;
         self.observe(!worked);
         if !worked {
@@ -488,6 +513,37 @@ where
         partition.map_or(own, |partition| partition.origin)
     }
 
+    /// When the circuit closed, whoever waited for it goes on.
+    fn follow_circuit(&mut self) {
+        let Some(circuit) = &self.circuit else { return };
+        let closings = circuit.closings();
+        if closings != self.closings {
+            self.closings = closings;
+            self.lanes.wake_timed();
+        }
+    }
+
+    /// An open circuit lets one message through now and then, on the whole host.
+    fn circuit_lets(&mut self) -> bool {
+        let Some(circuit) = &self.circuit else {
+            return true;
+        };
+        if !circuit.is_open() {
+            return true;
+        }
+        self.probes = circuit.take_probe((self.clock.monotonic_ns() / 1_000_000) as i64);
+        self.probes
+    }
+
+    /// A probe that met neither success nor failure is another worker's to make.
+    fn probe_is_over(&mut self) {
+        if std::mem::take(&mut self.probes)
+            && let Some(circuit) = &self.circuit
+        {
+            circuit.gave_up((self.clock.monotonic_ns() / 1_000_000) as i64);
+        }
+    }
+
     fn may_call(&self) -> bool {
         let full = self.in_flight.len() >= SETTLEMENTS_IN_FLIGHT_MAX;
         !(full && self.settlement.bytes() >= SETTLEMENT_BYTES_MAX)
@@ -507,6 +563,9 @@ where
 
     /// Messages the next call may hold: about 10 ms of predicted work, one while in doubt.
     pub(super) fn call_messages_max(&self) -> usize {
+        if self.probes {
+            return 1;
+        }
         let predicted = CALL_NS_TARGET / self.ns_per_message.max(1);
         predicted.clamp(1, u64::from(self.plan.batch_max)) as usize
     }
@@ -521,6 +580,11 @@ where
             // A claim that another worker holds wakes nobody here.
             None if !self.lanes.is_empty() => CLAIM_POLL,
             None => IDLE,
+        };
+        let idle = match self.rate_ns.checked_sub(self.clock.monotonic_ns()) {
+            // What is due has to wait for the limit.
+            Some(left_ns) if left_ns > 0 => return Duration::from_nanos(left_ns).min(IDLE),
+            _ => idle,
         };
         let put_aside = self.partitions.iter().filter_map(|p| p.put_aside);
         let next = put_aside

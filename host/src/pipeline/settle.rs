@@ -270,9 +270,14 @@ where
         let partitions = (0..self.partitions.len())
             .filter_map(|index| self.partition_snapshot(index))
             .collect();
+        let now_ms = self.now_ms();
+        let outage = self
+            .circuit
+            .as_ref()
+            .and_then(|circuit| circuit.why(now_ms));
         self.observer.looked(
             partitions,
-            self.blocked.as_deref(),
+            outage.as_deref().or(self.blocked.as_deref()),
             self.handler.memory_bytes(),
         );
     }

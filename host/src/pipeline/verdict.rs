@@ -113,7 +113,11 @@ pub enum Verdict {
 }
 
 /// Decides. `attempt` counts from 1 and includes this one; `first_failed_at_ms` is that of an earlier
-/// attempt (Unix ms); `random` is in 0..=1.
+/// attempt (Unix ms); `outage`: it failed because a dependency is down, and is not charged; `random` is in 0..=1.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "everything a verdict depends on, and nothing else"
+)]
 #[must_use]
 pub fn judge(
     report: &Report,
@@ -121,6 +125,7 @@ pub fn judge(
     first_failed_at_ms: Option<i64>,
     policy: &Retry,
     delivery: Delivery,
+    outage: bool,
     now_ms: i64,
     random: f64,
 ) -> Verdict {
@@ -137,6 +142,8 @@ pub fn judge(
                 delay: backoff(&policy.backoff, attempt, random),
             };
         }
+        // The circuit wakes it when the outage is over.
+        Triage::Again { .. } if outage => return Verdict::Wait { delay: AFTER_MAX },
         Triage::Again { after, spent } => (after.min(AFTER_MAX), spent),
     };
     if attempt >= policy.max_attempts.get() {

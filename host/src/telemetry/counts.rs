@@ -20,6 +20,7 @@ pub struct LocalCounts {
     consumed: Vec<u64>,
     faults: Vec<u64>,
     pub retries: u64,
+    pub circuits_opened: u64,
     dead_letters: Vec<u64>,
     idempotency: Vec<u64>,
     publish_duration: LocalHistogram,
@@ -37,6 +38,7 @@ impl LocalCounts {
             consumed: vec![0; Outcome::ALL.len()],
             faults: vec![0; FaultReason::ALL.len()],
             retries: 0,
+            circuits_opened: 0,
             dead_letters: vec![0; DeadLetterReason::ALL.len()],
             idempotency: vec![0; IdempotencyResult::ALL.len()],
             publish_duration: shared.publish_duration.local(),
@@ -98,6 +100,10 @@ impl LocalCounts {
                     counter.inc_by(std::mem::take(count));
                 }
             }
+        }
+        if self.circuits_opened > 0 {
+            let opened = std::mem::take(&mut self.circuits_opened);
+            shared.circuits_opened.inc_by(opened);
         }
         if self.retries > 0 {
             shared.retries.inc_by(std::mem::take(&mut self.retries));

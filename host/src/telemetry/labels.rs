@@ -45,6 +45,7 @@ labels! {
         DeadLettered = "dead_lettered",
         /// at_most_once: it failed and is gone.
         Discarded = "discarded",
+        Filtered = "filtered",
     }
 }
 

@@ -8,6 +8,8 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::log_files::{self, Keeper, Sink};
+
 /// Filter of a host when neither `WASMILL_LOG` nor `RUST_LOG` is set.
 pub const DEFAULT_FILTER: &str = "info";
 
@@ -54,9 +56,20 @@ pub fn start(default: &str) -> Result<(), Error> {
         filter(default, |name| std::env::var(name).ok())?,
         Style::of_stderr(),
         std::io::stderr,
+        None,
     )
     .try_init()
     .map_err(|_| Error::Twice)
+}
+
+/// [`start`] for a host: its lines also wait for the files that the [`Keeper`] opens.
+pub fn start_host() -> Result<Keeper, Error> {
+    let (sink, keeper) = log_files::pair();
+    let filter = filter(DEFAULT_FILTER, |name| std::env::var(name).ok())?;
+    subscriber(filter, Style::of_stderr(), std::io::stderr, Some(sink))
+        .try_init()
+        .map_err(|_| Error::Twice)?;
+    Ok(keeper)
 }
 
 fn filter(default: &str, variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, Error> {
@@ -73,11 +86,19 @@ fn filter(default: &str, variable: impl Fn(&str) -> Option<String>) -> Result<En
 
 type Boxed = Box<dyn tracing::Subscriber + Send + Sync>;
 
-fn subscriber<W>(filter: EnvFilter, style: Style, writer: W) -> Boxed
+fn subscriber<W>(filter: EnvFilter, style: Style, writer: W, files: Option<Sink>) -> Boxed
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let registry = tracing_subscriber::registry().with(filter);
+    let files = files.map(|sink| {
+        tracing_subscriber::fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_current_span(true)
+            .with_span_list(false)
+            .with_writer(sink)
+    });
+    let registry = tracing_subscriber::registry().with(filter).with(files);
     match style {
         Style::Json => Box::new(
             registry.with(
@@ -123,7 +144,12 @@ mod tests {
     fn lines(style: Style, filter_text: &str, speak: impl FnOnce()) -> Vec<String> {
         let captured = Captured::default();
         let writer = captured.clone();
-        let made = subscriber(EnvFilter::new(filter_text), style, move || writer.clone());
+        let made = subscriber(
+            EnvFilter::new(filter_text),
+            style,
+            move || writer.clone(),
+            None,
+        );
         tracing::subscriber::with_default(made, speak);
         let bytes = captured.0.lock().unwrap().clone();
         String::from_utf8(bytes)

@@ -2,6 +2,7 @@
 //! them (`admin/`), the snapshots the gauges are filled from (`pipeline/snapshot.rs`).
 pub mod counts;
 pub mod labels;
+pub mod log_files;
 pub mod logging;
 pub mod metrics;
 pub mod spans;

@@ -20,6 +20,9 @@ struct Order {
     /// How often, how many, how large or how long (ms), as the plan says.
     #[serde(default)]
     n: u32,
+    /// Unix ms: with the plan `down`, until when the dependency is.
+    #[serde(default)]
+    until: u64,
     /// Only a line of the flights month has one.
     distance: Option<i64>,
     dep_time: Option<u16>,
@@ -39,6 +42,8 @@ enum Plan {
     AlwaysFail,
     /// Fails, and asks for the next attempt after `n` ms.
     FailAfter,
+    /// Fails until the time `until`, as everything does that needs a dependency which is down.
+    Down,
     Reject,
     Trap,
     /// Never ends.
@@ -93,6 +98,8 @@ fn handle(message: Message) -> Result<Outputs, Failure> {
             Err(Failure::retryable("planned failure")
                 .after(Duration::from_millis(u64::from(order.n))))
         }
+        Plan::Down if clock::now() >= order.until => kept(),
+        Plan::Down => Err(Failure::retryable("the dependency does not answer")),
         Plan::Reject => Err(Failure::rejected(format!("planned rejection of {id}"))),
         Plan::Trap => panic!("planned panic of {id}"),
         Plan::Spin => loop {

@@ -178,6 +178,47 @@ fn a_bad_reload_changes_nothing_and_a_good_one_only_what_changed() {
 }
 
 #[test]
+fn a_reload_that_cannot_stop_a_pipeline_leaves_the_others_running() {
+    let held = probe_pipeline(&probe(", limits: { time: 1h }"))
+        .replace("name: probe", "name: second")
+        .replace("topics: [in]", "topics: [slow]")
+        .replace("consumer_group: g", "consumer_group: g2")
+        .replace("topic: out,", "topic: out2,");
+    let pipelines = probe_pipeline(&probe("")) + &held;
+    let site = Site::new("");
+    site.configure("  shutdown_timeout: 200ms\n", &pipelines);
+    site.publish("in", 1, &oks(0, 5));
+    // Longer than a pipeline gets to stop, and than cut-off workers get to notice.
+    let slow = Input::planned("slow", "a", "sleep", 8_000, Expected::one("out2"));
+    site.publish("slow", 1, &[slow]);
+    let mut process = site.start();
+    until("the first is through and the second in its call", || {
+        let calling = process.metric("wasmill_in_flight", &["pipeline=\"second\""]);
+        (succeeded(&process, "probe") == 5 && calling >= 1.0).then_some(())
+    });
+    // Both change; the first stops at once, the second does not.
+    let config = std::fs::read_to_string(site.config()).unwrap();
+    let both = config.replace("    source:", "    retry: { max_attempts: 2 }\n    source:");
+    std::fs::write(site.config(), both).unwrap();
+    let (code, _, err) = wasmill(&site, &["reload"]);
+    assert!(code == 1 && err.contains("second does not stop"), "{err}");
+    produce(&process, &oks(5, 5));
+    until("the first goes on as it was", || {
+        (succeeded(&process, "probe") == 10).then_some(())
+    });
+    // The second starts again once its call has ended, and the message it was cut off in runs again.
+    until("the second goes on", || {
+        (state(&process, "second") == State::Running && succeeded(&process, "second") == 1)
+            .then_some(())
+    });
+    assert!(done(&site, &["reload"]).contains("second changed"));
+    process.await_drained();
+    process.stop();
+    assert_eq!(site.read("out").len(), 10);
+    assert_eq!(site.read("out2").len(), 1);
+}
+
+#[test]
 fn a_reload_takes_a_plugin_that_was_replaced_in_its_place() {
     let site = Site::new("");
     let own = site.path().join("own.wasm");
@@ -191,7 +232,7 @@ fn a_reload_takes_a_plugin_that_was_replaced_in_its_place() {
         &probe_pipeline(&format!("    retry: {{ max_attempts: 1 }}\n{lines}")),
     );
     let bad = Input::planned("bad", "a", "reject", 0, Expected::Nothing);
-    site.publish("in", 1, &[bad.clone()]);
+    site.publish("in", 1, std::slice::from_ref(&bad));
     let mut process = site.start();
     process.await_drained();
     assert_eq!(process.status().pipelines[0].totals.dead_letters, 1);

@@ -94,6 +94,26 @@ static TRACING: Block = Block {
     later: &[],
 };
 
+static LOGS: Block = Block {
+    name: "logs",
+    doc: "Files of the host's log lines in `DATA_DIR/logs`, for `wasmill logs` and `wasmill trace`.",
+    fields: &[
+        Field {
+            name: "size",
+            kind: Kind::Size { min: MIB, max: TIB },
+            need: Need::Default("16MiB"),
+            doc: "Bytes after which a file is followed by the next.",
+        },
+        Field {
+            name: "files",
+            kind: Kind::Integer { min: 1, max: 1_000 },
+            need: Need::Default("4"),
+            doc: "Files kept; the oldest goes first.",
+        },
+    ],
+    later: &[],
+};
+
 static CREATE_TOPICS: Block = Block {
     name: "create_topics",
     doc: "How topics that a pipeline names and that do not exist are created.",
@@ -181,6 +201,15 @@ pub(in crate::config) static HOST: Block = Block {
             kind: Kind::Block(&TRACING),
             need: Need::Default("{}"),
             doc: "OpenTelemetry spans.",
+        },
+        Field {
+            name: "logs",
+            kind: Kind::Either {
+                single: &Kind::Bool,
+                map: &Kind::Block(&LOGS),
+            },
+            need: Need::Default("true"),
+            doc: "Whether the host's log lines are also kept in files: `false`, `true`, or how much of them.",
         },
     ],
     later: &[],

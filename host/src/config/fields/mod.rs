@@ -10,7 +10,7 @@ mod words;
 use super::shape::{Block, Field, Kind, Later, Need};
 use handler::HANDLER;
 use host::CONNECTION;
-use policy::{IDEMPOTENCY, ORDERING, RETRY};
+use policy::{CIRCUIT, IDEMPOTENCY, ORDERING, RATE_LIMIT, RETRY};
 use stream::{DEAD_LETTER, OUTPUT, SOURCE};
 use words::{CONNECTION_NAME, OUTPUT_NAME, OUTPUTS_MAX, PIPELINE_NAME, choice};
 
@@ -117,6 +117,27 @@ pub(super) static PIPELINE: Block = Block {
             doc: "Duplicates.",
         },
         Field {
+            name: "filter",
+            kind: Kind::Expression,
+            need: Need::Optional("every message is called"),
+            doc: "A message of which it is false is finished without a call and counted; one on which it fails is dead-lettered as `expression_failed`. Comparisons (`==`, `!=`) of plain paths, headers or the key with text, integers and truth values, joined by `&&`, `||`, `!`, cost a scan of the payload; anything else a parse.",
+        },
+        Field {
+            name: "circuit",
+            kind: Kind::Either {
+                single: &Kind::Bool,
+                map: &Kind::Block(&CIRCUIT),
+            },
+            need: Need::Default("true"),
+            doc: "What happens when a dependency of the handler is down (§5.5): `false`, `true`, or when it counts as down. The pipeline then pauses and is unhealthy, and single messages probe without spending attempts until one succeeds. Not with `at_most_once`.",
+        },
+        Field {
+            name: "rate_limit",
+            kind: Kind::Block(&RATE_LIMIT),
+            need: Need::Optional("as fast as it goes"),
+            doc: "Messages called, on each host (§9). The source is read no faster.",
+        },
+        Field {
             name: "handler",
             kind: Kind::Block(&HANDLER),
             need: Need::Required,
@@ -144,16 +165,8 @@ pub(super) static PIPELINE: Block = Block {
 
 const PIPELINE_LATER: &[Later] = &[
     Later {
-        name: "filter",
-        what: "filters",
-    },
-    Later {
         name: "sequence",
         what: "sequence numbers",
-    },
-    Later {
-        name: "rate_limit",
-        what: "rate limits",
     },
     Later {
         name: "alerts",

@@ -133,6 +133,55 @@ pub(super) static RETRY: Block = Block {
     }],
 };
 
+pub(super) static CIRCUIT: Block = Block {
+    name: "circuit",
+    doc: "So many different keys fail with retryable errors or timeouts within the window, and nothing succeeds in between: a dependency is down.",
+    fields: &[
+        Field {
+            name: "distinct_keys",
+            kind: Kind::Integer { min: 1, max: 1_000 },
+            need: Need::Default("20"),
+            doc: "Keys. Messages without one count each.",
+        },
+        Field {
+            name: "window",
+            kind: Kind::Duration { min: MS, max: HOUR },
+            need: Need::Default("10s"),
+            doc: "Time within which they fail.",
+        },
+        Field {
+            name: "probe_interval",
+            kind: Kind::Duration { min: MS, max: HOUR },
+            need: Need::Default("10s"),
+            doc: "Time from one probe to the next, on the whole host.",
+        },
+    ],
+    later: &[],
+};
+
+pub(super) static RATE_LIMIT: Block = Block {
+    name: "rate_limit",
+    doc: "At most so many messages are called in each interval; what was saved up is at most those of one interval.",
+    fields: &[
+        Field {
+            name: "count",
+            kind: Kind::Integer {
+                min: 1,
+                max: 10_000_000,
+            },
+            need: Need::Required,
+            doc: "Messages.",
+        },
+        Field {
+            name: "interval",
+            kind: Kind::Duration { min: MS, max: HOUR },
+            need: Need::Default("1s"),
+            doc: "Time.",
+        },
+    ],
+    later: &[],
+};
+
 pub(super) static IDEMPOTENCY: Block = Block {
     name: "idempotency",
     doc: "Recognises messages that were processed before by a key (§7).",

@@ -2,7 +2,7 @@
 
 use super::super::shape::{Block, Field, Kind, Later, Need};
 use super::words::{
-    CONNECTION_NAME, GIB, GROUP, HEADER_PATTERN, HEADERS_MAX, KIB, TOPIC, TOPICS_MAX,
+    CONNECTION_NAME, GIB, GROUP, HEADER_NAME, HEADER_PATTERN, HEADERS_MAX, KIB, TOPIC, TOPICS_MAX,
     WINDOW_MESSAGES_MAX, choice,
 };
 
@@ -141,6 +141,24 @@ pub(super) static OUTPUT: Block = Block {
             doc: "Where its messages go.",
         },
         Field {
+            name: "key",
+            kind: Kind::Expression,
+            need: Need::Optional(
+                "the key that the handler gives, which is the input's if it gives none",
+            ),
+            doc: "Key of its messages, made of the input. When it fails the message is dead-lettered as `expression_failed` and nothing of it is published.",
+        },
+        Field {
+            name: "set_headers",
+            kind: Kind::Named {
+                names: &HEADER_NAME,
+                of: &Kind::Expression,
+                max: HEADERS_MAX,
+            },
+            need: Need::Default("{}"),
+            doc: "Headers with values made of the input, behind those of the handler.",
+        },
+        Field {
             name: "headers",
             kind: Kind::List {
                 of: &Kind::Text(&HEADER_PATTERN),
@@ -151,16 +169,10 @@ pub(super) static OUTPUT: Block = Block {
             doc: "Headers of the input that the output keeps: names, or prefixes with a final `*`. Trace and correlation headers are always kept.",
         },
     ],
-    later: &[
-        Later {
-            name: "key",
-            what: "key expressions of outputs",
-        },
-        Later {
-            name: "connection",
-            what: "outputs on another connection",
-        },
-    ],
+    later: &[Later {
+        name: "connection",
+        what: "outputs on another connection",
+    }],
 };
 
 pub(super) static DEAD_LETTER: Block = Block {

@@ -97,6 +97,24 @@ pub(super) static SECRET_NAME: Rule = Rule {
     fits: |text| is_word(text, 128, b"_") && !text.starts_with(|c: char| c.is_ascii_digit()),
 };
 
+pub(super) static HEADER_NAME: Rule = Rule {
+    what: "a header name",
+    pattern: "^[^*]{1,249}$",
+    expected: "a name; never `correlation-id`, trace headers, `idempotency-key`, `x-retry-count` or `wasmill-…`, which the host sets",
+    fits: |text| {
+        let reserved = matches!(
+            text,
+            "idempotency-key"
+                | "x-retry-count"
+                | "correlation-id"
+                | "traceparent"
+                | "tracestate"
+                | "baggage"
+        ) || text.starts_with("wasmill-");
+        !text.is_empty() && text.len() <= 249 && !text.contains('*') && !reserved
+    },
+};
+
 pub(super) static HEADER_PATTERN: Rule = Rule {
     what: "a header name",
     pattern: "^[^*]*\\*?$",

@@ -158,12 +158,12 @@ fn every_key_reaches_its_place_in_the_validated_types() {
         (2, 16)
     );
     assert_eq!(p.handler.isolation, Isolation::Message);
-    let enriched = Output {
-        name: "enriched".into(),
-        topic: "orders.enriched".into(),
-        headers: vec!["tenant".into(), "ce_*".into()],
-    };
-    assert_eq!(p.outputs[0], enriched);
+    let enriched = &p.outputs[0];
+    assert_eq!(
+        (enriched.name.as_str(), enriched.topic.as_str()),
+        ("enriched", "orders.enriched")
+    );
+    assert_eq!(enriched.headers, ["tenant", "ce_*"]);
     assert_eq!(p.outputs[1].headers, Vec::<String>::new());
     assert_eq!(p.dead_letter.topic.as_deref(), Some("orders.dlq"));
     assert_eq!(pipelines[1].handler.plugin, Path::new("/abs/x.wasm"));

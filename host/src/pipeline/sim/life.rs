@@ -213,6 +213,8 @@ impl Host {
         Worker::new(Parts {
             alone: std::sync::Arc::default(),
             epoch: 0,
+            circuit: None,
+            rate: None,
             plan: Arc::clone(plan),
             control: Arc::clone(control),
             index: worker as u16,

@@ -231,6 +231,7 @@ fn plan(dice: &mut Dice, is_calm: bool) -> Plan {
             dice.pick(&[1, 2, 4, 16])
         },
         has_state: dice.percent(40),
+        filter: None,
         topics: vec![SourceTopic {
             role: crate::pipeline::plan::Role::Source,
             steps: Vec::new(),
@@ -243,6 +244,8 @@ fn plan(dice: &mut Dice, is_calm: bool) -> Plan {
             .map(|(name, target)| PlanOutput {
                 name: (*name).to_owned(),
                 target: *target,
+                key: None,
+                set_headers: Vec::new(),
                 rule: HeaderRule::default(),
             })
             .collect(),

@@ -29,6 +29,7 @@ fn at_least_once(report: &Report, attempt: u32) -> Verdict {
         None,
         &policy(),
         Delivery::AtLeastOnce,
+        false,
         NOW_MS,
         1.0,
     )
@@ -84,6 +85,7 @@ fn with_one_attempt_nothing_is_tried_again() {
         None,
         &once,
         Delivery::ExactlyOnce,
+        false,
         NOW_MS,
         0.0,
     );
@@ -151,9 +153,30 @@ fn a_plugin_that_cannot_be_instantiated_halts_the_pipeline_in_every_mode() {
         let report = Report::NoInstance {
             message: "panic at init",
         };
-        let verdict = judge(&report, 1, None, &policy(), delivery, NOW_MS, 0.5);
+        let verdict = judge(&report, 1, None, &policy(), delivery, false, NOW_MS, 0.5);
         assert_eq!(verdict, Verdict::Halt);
     }
+}
+
+/// §5.5: what a dependency that is down does to a message is not the message's failure.
+#[test]
+fn in_an_outage_a_failure_that_could_be_retried_waits_uncharged_and_others_do_not() {
+    let judge = |report| {
+        judge(
+            &report,
+            5,
+            None,
+            &policy(),
+            Delivery::AtLeastOnce,
+            true,
+            NOW_MS,
+            0.5,
+        )
+    };
+    assert_eq!(judge(retryable(None)), Verdict::Wait { delay: AFTER_MAX });
+    let rejected = Report::Rejected { reason: "no" };
+    assert_eq!(judge(rejected), dead(Reason::Rejected));
+    assert_eq!(judge(Report::Success), Verdict::Ack);
 }
 
 #[test]
@@ -165,6 +188,7 @@ fn at_most_once_discards_whatever_failed() {
             None,
             &policy(),
             Delivery::AtMostOnce,
+            false,
             NOW_MS,
             0.5,
         )
@@ -212,6 +236,7 @@ fn within(
         first_failed_at_ms,
         &policy,
         delivery,
+        false,
         NOW_MS,
         1.0,
     )
@@ -271,6 +296,7 @@ fn spent_attempts_come_before_spent_time() {
         None,
         &policy,
         Delivery::AtLeastOnce,
+        false,
         NOW_MS,
         0.0,
     );
@@ -371,7 +397,7 @@ proptest! {
         let report = retryable(after_ms.map(Duration::from_millis));
         let (mut now_ms, mut first) = (NOW_MS, None);
         for (attempt, random) in (1..).zip(randoms) {
-            match judge(&report, attempt, first, &policy, Delivery::AtLeastOnce, now_ms, random) {
+            match judge(&report, attempt, first, &policy, Delivery::AtLeastOnce, false, now_ms, random) {
                 Verdict::RetryAt { delay } => {
                     prop_assert!(attempt < max_attempts);
                     prop_assert!(delay.as_millis() as u64 >= after_ms.unwrap_or(0));

@@ -99,6 +99,7 @@ impl<'a> Setup<'a> {
                 guest_memory: 2 << 30,
                 durability: Durability::Fsync,
                 create_topics: NonZeroU32::new(PARTITIONS),
+                logs: None,
             },
             pipelines: vec![self.pipeline()?],
         })
@@ -139,10 +140,15 @@ impl<'a> Setup<'a> {
                 },
             },
             idempotency: self.idempotency()?,
+            filter: None,
+            circuit: Some(valid::Circuit::default()),
+            rate_limit: None,
             handler: handler(self.plugin)?,
             outputs: vec![Output {
                 name: "default".to_owned(),
                 topic: store::output_of(self.name),
+                key: None,
+                set_headers: Vec::new(),
                 headers: Vec::new(),
             }],
             dead_letter: DeadLetter { topic: None },

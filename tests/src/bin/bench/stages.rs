@@ -245,7 +245,8 @@ fn outputs(
         let correlation = Correlation::of(&message.headers, hash, partition, offset);
         for output in outputs {
             let id = correlation.text(&message.headers);
-            let record = output::build(&output, &message, id, &rule, &mut headers)
+            let made = output::Made::default();
+            let record = output::build(&output, &message, id, &rule, &made, &mut headers)
                 .ok_or("an output cannot be built")?;
             open.publish(0, &record);
         }
