@@ -44,7 +44,9 @@ fn rotel() -> Result<(), Error> {
         return Ok(());
     }
     println!("installing Rotel {ROTEL_VERSION}, which receives spans in the tests");
-    install_wheel(&environment, &format!("rotel=={ROTEL_VERSION}"))?;
+    install_wheel(&environment, &format!("rotel=={ROTEL_VERSION}")).map_err(|why| {
+        format!("{why}; the tests of tracing need python3 with venv and pip, then try again")
+    })?;
     std::fs::write(mark, "").map_err(Into::into)
 }
 

@@ -365,6 +365,44 @@ fn without_a_sampler_one_in_a_hundred_is_traced() {
     assert_eq!(sends, traced);
 }
 
+/// §5.2: what is put aside and comes back is one message in one trace, and the detour is seen.
+#[test]
+fn attempts_of_a_deferred_retry_are_one_trace_of_the_topic_it_came_from() {
+    let receiver = Receiver::start();
+    let deferred = "    ordering: { by: none }\n    retry: { mode: deferred, max_attempts: 3, backoff: { initial_interval: 100ms, max_interval: 100ms } }\n";
+    let site = Site::new(&probe_pipeline(&format!("{deferred}{}", probe(""))));
+    site.publish(
+        "in",
+        1,
+        &[fails_once("once").header("traceparent", SAMPLED)],
+    );
+    let mut process = start(&site, &receiver.environment("grpc"), &[NONE]);
+    process.await_drained();
+    until("the message comes back", || {
+        let lines = process.log_text();
+        lines.contains("attempt 2 of once").then_some(())
+    });
+    process.await_drained();
+    process.stop();
+    let spans = receiver.spans();
+    let (first, second) = (attempt(&spans, "1").unwrap(), attempt(&spans, "2").unwrap());
+    assert_eq!(first.trace, second.trace);
+    for span in [first, second] {
+        assert_eq!(span.name, "process in");
+        assert_eq!(span.attribute("wasmill.offset"), "0");
+        assert_eq!(span.links[0].1, "c7ad6b7169203331");
+    }
+    let sends = |parent: &Received| {
+        let of = spans
+            .iter()
+            .filter(|span| span.begins_with("send") && span.parent == parent.id);
+        of.map(|span| span.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(sends(first), ["send in.g.retry.100ms"]);
+    assert_eq!(sends(second), ["send out"]);
+    assert_eq!(site.read("out")[0].header("traceparent").unwrap(), SAMPLED);
+}
+
 /// A message may have a thousand outputs, and a settlement thousands of attempts.
 #[test]
 fn spans_of_many_outputs_and_of_a_large_settlement_are_bounded() {
