@@ -18,6 +18,9 @@ use super::settings::{Protocol, Settings};
 /// How often it is said that spans are lost.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
+/// How often it looks whether a batch is full.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 enum Item {
     Span(Box<SpanData>),
     /// Wakes the thread to notice that it shall end.
@@ -174,31 +177,33 @@ impl Sender {
         self.runtime.shutdown_background();
     }
 
-    /// Collects a batch. False when it is the last one.
+    /// Collects a batch. False when it is the last one. Only the first span of a batch wakes this thread:
+    /// waking it is dear to whoever sends.
     fn fill(&self, batch: &mut Vec<SpanData>) -> bool {
-        let mut send_at = None;
-        while batch.len() < self.settings.batch {
-            let item = if self.is_ending() {
-                self.spans
-                    .try_recv()
-                    .map_err(|_| RecvTimeoutError::Disconnected)
-            } else {
-                let wait = send_at.map_or(self.settings.delay, |at: Instant| {
-                    at.saturating_duration_since(Instant::now())
-                });
-                self.spans.recv_timeout(wait)
-            };
-            match item {
-                Ok(Item::Span(span)) => {
-                    send_at.get_or_insert_with(|| Instant::now() + self.settings.delay);
-                    batch.push(*span);
-                }
-                Ok(Item::Close) => {}
-                Err(RecvTimeoutError::Timeout) => return true,
+        if !self.is_ending() {
+            match self.spans.recv_timeout(self.settings.delay) {
+                Ok(Item::Span(span)) => batch.push(*span),
+                Ok(Item::Close) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
         }
-        true
+        let send_at = Instant::now() + self.settings.delay;
+        loop {
+            let is_ending = self.is_ending();
+            while batch.len() < self.settings.batch {
+                match self.spans.try_recv() {
+                    Ok(Item::Span(span)) => batch.push(*span),
+                    Ok(Item::Close) => {}
+                    Err(_) if is_ending => return false,
+                    Err(_) => break,
+                }
+            }
+            let left = send_at.saturating_duration_since(Instant::now());
+            if batch.is_empty() || batch.len() >= self.settings.batch || left.is_zero() {
+                return true;
+            }
+            std::thread::sleep(left.min(LOOK_AGAIN));
+        }
     }
 
     fn is_ending(&self) -> bool {
