@@ -109,13 +109,15 @@ impl<'a> Headers<'a> {
     /// The last value under `name`, as Kafka clients read it.
     #[must_use]
     pub fn last(&self, name: &str) -> Option<&'a [u8]> {
-        if self.count == 0 {
-            return None;
+        let mut found = None;
+        let mut rest = self.block;
+        while let Some((other, value, tail)) = split_header(rest) {
+            if other == name.as_bytes() {
+                found = value;
+            }
+            rest = tail;
         }
-        self.iter()
-            .filter(|(n, _)| *n == name)
-            .last()
-            .and_then(|(_, v)| v)
+        found
     }
 }
 

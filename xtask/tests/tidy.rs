@@ -107,6 +107,8 @@ const PURE: &[&str] = &[
     "host/src/pipeline/settle.rs",
     "host/src/pipeline/settlement.rs",
     "host/src/pipeline/stored.rs",
+    "host/src/pipeline/trace.rs",
+    "host/src/pipeline/traced.rs",
     "host/src/pipeline/verdict.rs",
     "host/src/pipeline/window.rs",
 ];

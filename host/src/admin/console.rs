@@ -26,10 +26,11 @@ use crate::connector::embedded::{
     TopicSpec,
 };
 use crate::expression::nearest;
-use crate::message::{HeadersBuf, MessageRef};
+use crate::message::{Headers, HeadersBuf, MessageRef};
 use crate::pipeline::correlation;
 use crate::pipeline::offsets::Progress;
 use crate::pipeline::snapshot::Snapshot;
+use crate::telemetry::spans::{Publishing, Spans};
 
 /// Messages of one page.
 pub const PAGE_MESSAGES_MAX: u32 = 1_000;
@@ -50,6 +51,7 @@ pub struct Console {
     /// Folder of the host's log files.
     pub(super) logs: Option<PathBuf>,
     host: Option<Running>,
+    spans: Spans,
 }
 
 struct Running {
@@ -114,6 +116,13 @@ impl Console {
         self.host.as_ref().map_or(0, |host| host.requests.late())
     }
 
+    /// The same with spans of what is produced.
+    #[must_use]
+    pub fn with_spans(mut self, spans: Spans) -> Self {
+        self.spans = spans;
+        self
+    }
+
     /// Has the running host do something.
     pub fn order(&self, order: Order) -> Result<Changes, Error> {
         match self.operate(order)? {
@@ -174,6 +183,7 @@ impl Console {
             log,
             logs: None,
             host: None,
+            spans: Spans::default(),
         }
     }
 
@@ -313,9 +323,10 @@ impl Console {
             ));
         }
         let mut builders: BTreeMap<u32, ChunkBuilder> = BTreeMap::new();
+        let mut publishing = self.spans.publishing();
         let mut correlation_ids = Vec::with_capacity(records.len());
         for (place, record) in records.iter().enumerate() {
-            let encoded = self.encode(&topic, record, &mut builders);
+            let encoded = self.encode(&topic, record, &mut builders, &mut publishing);
             correlation_ids.push(encoded.map_err(|why| Error {
                 message: format!("record {place} of the request: {}", why.message),
                 ..why
@@ -337,11 +348,22 @@ impl Console {
             });
         }
         if !commit.appends.is_empty() {
-            let done = self.log.commit_within(commit, PRODUCE_TIME_MAX)?;
+            let done = self.log.commit_within(commit, PRODUCE_TIME_MAX);
+            let done = match done {
+                Ok(done) => done,
+                Err(why) => {
+                    publishing.ended(&topic.name, Some(&why.to_string()), |_| None);
+                    return Err(why.into());
+                }
+            };
             for (range, first) in partitions.iter_mut().zip(done.base_offsets) {
                 range.first_offset = first;
             }
         }
+        publishing.ended(&topic.name, None, |partition| {
+            let range = partitions.iter().find(|range| range.partition == partition);
+            range.map(|range| range.first_offset)
+        });
         Ok(ProduceReply {
             acknowledged: records.len() as u64,
             partitions,
@@ -527,6 +549,7 @@ impl Console {
         topic: &Topic,
         record: &Record,
         builders: &mut BTreeMap<u32, ChunkBuilder>,
+        publishing: &mut Publishing,
     ) -> Result<String, Error> {
         let mut headers = HeadersBuf::new();
         let own = record.headers.iter().map(|header| {
@@ -547,11 +570,15 @@ impl Console {
                 ));
             }
         }
-        let message = MessageRef {
+        let body = MessageRef {
             key: record.key.as_ref().map(|key| key.0.as_slice()),
             payload: record.payload.as_ref().map(|payload| payload.0.as_slice()),
-            headers: headers.as_headers(),
+            headers: Headers::default(),
             timestamp_ms: record.timestamp_ms.unwrap_or_else(|| self.log.now_ms()),
+        };
+        let message = MessageRef {
+            headers: headers.as_headers(),
+            ..body
         };
         let len_max = topic.spec.max_message_bytes as usize;
         if message.record_len() > len_max {
@@ -570,7 +597,16 @@ impl Console {
             None => topic.partition_for(message.key),
         };
         self.known_partition(topic, partition)?;
-        builders.entry(partition).or_default().push(&message);
+        let room = len_max - message.record_len();
+        let sending = publishing.message(&mut headers, room);
+        let message = MessageRef {
+            headers: headers.as_headers(),
+            ..body
+        };
+        let builder = builders.entry(partition).or_default();
+        let place = builder.len() as u64;
+        builder.push(&message);
+        publishing.goes(sending, partition, place, &headers);
         Ok(made.or(known).unwrap_or_default())
     }
 

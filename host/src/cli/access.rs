@@ -20,6 +20,7 @@ use crate::admin::wire::{
 };
 use crate::connector::embedded;
 use crate::telemetry::log_files::LOGS_DIR;
+use crate::telemetry::spans::Spans;
 
 /// The data directory when neither `--data-dir` nor `WASMILL_DATA_DIR` names one.
 pub(super) const DATA_DIR_DEFAULT: &str = "./wasmill-data";
@@ -91,6 +92,15 @@ impl Streams {
             Remote::new(&format!("http://{}", address.admin), token)?
         };
         Ok(Self::There(remote))
+    }
+
+    /// What is published here is an edge of the system, with spans of its own; a host has its own.
+    #[must_use]
+    pub(super) fn traced(self) -> Self {
+        match self {
+            Self::Here(console) => Self::Here(console.with_spans(Spans::of_a_command())),
+            Self::There(remote) => Self::There(remote),
+        }
     }
 
     pub(super) fn status(&self) -> Result<Status, Error> {

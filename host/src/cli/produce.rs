@@ -111,14 +111,14 @@ fn one(
     let record = shape
         .record(payload.as_bytes())
         .map_err(|why| Error::usage(format!("the message: {why}"), ""))?;
-    let streams = place.streams(IfAbsent::Create)?;
+    let streams = place.streams(IfAbsent::Create)?.traced();
     let mut reply = streams.produce(topic, &[record])?;
     Ok((reply.acknowledged, reply.correlation_ids.pop()))
 }
 
 fn all(topic: &str, shape: Shape, file: Option<&PathBuf>, place: &Place) -> Result<u64, Error> {
     let (input, size) = open(file)?;
-    let streams = place.streams(IfAbsent::Create)?;
+    let streams = place.streams(IfAbsent::Create)?.traced();
     // A topic that is not there must not be found out after a million lines.
     streams.topic(topic)?;
     let bar = output::progress_bytes(size, "producing");

@@ -8,10 +8,10 @@ use super::check::Checked;
 use super::ladder;
 use super::problem::{Code, Place, Problems};
 use super::valid::{
-    Alerts, Allow, Backoff, By, Circuit, Config, DeadLetter, DeadLetterAlert, Delivery, Durability,
-    Format, Handler, Host, Idempotency, IfMissing, Isolation, Limits, LogFiles, NullKey,
-    OnDeadLetter, OnDuplicate, OnLostOffset, Ordering, Output, Pipeline, RateLimit, Retry,
-    RetryMode, SecretName, Source, Start, StateGrant, Tls, Window,
+    Alerts, Allow, Backoff, By, Circuit, Config, CreationContext, DeadLetter, DeadLetterAlert,
+    Delivery, Durability, Format, Handler, Host, Idempotency, IfMissing, Isolation, Limits,
+    LogFiles, NullKey, OnDeadLetter, OnDuplicate, OnLostOffset, Ordering, Output, Pipeline,
+    RateLimit, Retry, RetryMode, SecretName, Source, Start, StateGrant, Tls, Window,
 };
 use crate::expression::Condition;
 
@@ -63,6 +63,10 @@ pub(super) fn host(block: &Checked, problems: &mut Problems) -> Option<Host> {
             _ => Durability::Fsync,
         },
         create_topics: create_topics(block.get("create_topics")?)?,
+        creation_context: match block.get("tracing")?.get("creation_context")?.choice()? {
+            "parent" => CreationContext::Parent,
+            _ => CreationContext::Link,
+        },
         logs: logs(block.get("logs")?)?,
     })
 }

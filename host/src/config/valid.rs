@@ -35,6 +35,7 @@ pub struct Host {
     pub durability: Durability,
     /// Partitions of topics that `run` creates because a pipeline names them. Default 6; `None` = never create.
     pub create_topics: Option<NonZeroU32>,
+    pub creation_context: CreationContext,
     /// Default 4 files of 16 MiB; `None` = no files.
     pub logs: Option<LogFiles>,
 }
@@ -45,6 +46,16 @@ pub struct LogFiles {
     /// Bytes after which a file is followed by the next.
     pub size: u64,
     pub files: u32,
+}
+
+/// How the spans of attempts hang together with the context in which their message was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CreationContext {
+    /// A trace of their own, with a link to it.
+    #[default]
+    Link,
+    /// In its trace, below it.
+    Parent,
 }
 
 /// PEM files.

@@ -27,6 +27,7 @@ use crate::pipeline::snapshot::{Snapshot, State};
 use crate::plugin::{self, Engine};
 use crate::telemetry::log_files::{self, Keeper, LOGS_DIR};
 use crate::telemetry::metrics::{self, Metrics};
+use crate::telemetry::spans::Spans;
 
 use desk::Desk;
 use lifetime::Lifetime;
@@ -99,6 +100,7 @@ pub struct Host {
     pipelines: Pipelines,
     ports: Ports,
     redrives: Runner,
+    spans: Spans,
     desk: Desk,
     shutdown_timeout: Duration,
 }
@@ -189,6 +191,7 @@ impl Opened {
             engine,
             prepared,
         } = self;
+        let spans = Spans::from_env(config.host.creation_context, metrics.spans_dropped());
         let watches = Watches::default();
         let seen = watches.clone();
         let (desk, operations) = Desk::new(choices.reread);
@@ -198,14 +201,15 @@ impl Opened {
         let mut pipelines = Pipelines::new(
             config,
             log.clone(),
-            metrics.clone(),
+            (metrics.clone(), spans.clone()),
             engine,
             watches,
             prepared,
         );
         let console = Console::new(log.clone(), move || seen.snapshots())
             .with_operations(operations)
-            .with_logs(data_dir.join(LOGS_DIR));
+            .with_logs(data_dir.join(LOGS_DIR))
+            .with_spans(spans.clone());
         let console = Arc::new(console);
         let (admin, health) = listen;
         let ports = Ports::open(&data_dir, admin, health, Arc::clone(&console), metrics)?;
@@ -225,6 +229,7 @@ impl Opened {
             ports,
             desk,
             redrives,
+            spans,
             shutdown_timeout,
         })
     }
@@ -292,12 +297,14 @@ impl Host {
             ports,
             desk,
             redrives,
+            spans,
             shutdown_timeout,
         } = self;
         drop(desk);
         redrives.stop();
         let ended = drain(pipelines.into_running(), shutdown_timeout, hurry);
         ports.close();
+        spans.close();
         // A call that was cut off did not end this host; that it was stopped in order is what counts.
         if let Err(error) = lifetime.end(&log) {
             tracing::warn!(%error, "this end counts as an unclean one: the store does not write");

@@ -20,6 +20,7 @@ use crate::pipeline::run::Reject;
 use crate::pipeline::snapshot::{Snapshot, State};
 use crate::plugin::Engine;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::spans::Spans;
 
 use super::Error;
 use super::fingerprint;
@@ -70,6 +71,7 @@ pub(super) struct Pipelines {
     config: Config,
     log: Log,
     metrics: Metrics,
+    spans: Spans,
     engine: Engine,
     watches: Watches,
     slots: Vec<Slot>,
@@ -100,7 +102,7 @@ impl Pipelines {
     pub(super) fn new(
         config: Config,
         log: Log,
-        metrics: Metrics,
+        (metrics, spans): (Metrics, Spans),
         engine: Engine,
         watches: Watches,
         prepared: Vec<Prepared>,
@@ -109,6 +111,7 @@ impl Pipelines {
             config,
             log,
             metrics,
+            spans,
             engine,
             watches,
             slots: prepared.into_iter().map(Slot::new).collect(),
@@ -155,6 +158,7 @@ impl Pipelines {
         let Self {
             log,
             metrics,
+            spans,
             alone,
             slots,
             ..
@@ -169,7 +173,7 @@ impl Pipelines {
         }
         let started = slot
             .prepared
-            .start(&slot.watch, log, metrics, suspect, alone);
+            .start(&slot.watch, log, metrics, spans, suspect, alone);
         match started {
             Ok(running) => slot.running = Some(running),
             Err(why) => {

@@ -23,6 +23,7 @@ use crate::pipeline::run::{Assignment, Control, Halt, Parts, Reject, Worker};
 use crate::pipeline::snapshot::State;
 use crate::plugin::{self, Engine, Plugin};
 use crate::telemetry::metrics::{Metrics, PipelineMetrics};
+use crate::telemetry::spans::{Described, Spans, WorkerSpans};
 
 use super::Error;
 use super::clock::System;
@@ -169,12 +170,24 @@ impl Prepared {
             .max(1)
     }
 
+    /// What its spans say of it.
+    fn described(&self) -> Described {
+        let targets = self.targets.iter();
+        Described {
+            pipeline: self.plan.pipeline.clone(),
+            consumer_group: self.plan.consumer_group.clone(),
+            plugin_digest: self.plan.plugin_digest.clone(),
+            targets: targets.map(|topic| topic.name.clone()).collect(),
+        }
+    }
+
     /// Starts the workers; `suspect`: the replayed window runs one delivery at a time.
     pub(super) fn start(
         &self,
         watch: &Arc<Watch>,
         log: &Log,
         metrics: &Metrics,
+        spans: &Spans,
         suspect: bool,
         alone: &Arc<Mutex<()>>,
     ) -> Result<Running, Error> {
@@ -221,6 +234,8 @@ impl Prepared {
                 .map(|limit| Arc::new(Rate::new(limit))),
             watch: Arc::clone(watch),
             metrics: metrics.pipeline(&self.plan.pipeline, &self.plan.consumer_group, &names),
+            spans: spans.clone(),
+            described: Arc::new(self.described()),
             claims: self
                 .plan
                 .idempotency
@@ -262,6 +277,8 @@ struct Started {
     rate: Option<Arc<Rate>>,
     watch: Arc<Watch>,
     metrics: PipelineMetrics,
+    spans: Spans,
+    described: Arc<Described>,
     claims: Option<Arc<Claims>>,
     usage: Option<Arc<Usage>>,
     /// The replayed window runs one delivery at a time.
@@ -300,7 +317,8 @@ impl Started {
                 group: self.group,
             }) as Box<dyn Table>
         });
-        let observer = WorkerWatch::new(Arc::clone(&self.watch), index, &self.metrics);
+        let spans = WorkerSpans::new(&self.spans, Arc::clone(&self.described));
+        let observer = WorkerWatch::new(Arc::clone(&self.watch), index, &self.metrics, spans);
         let assignments = share
             .into_iter()
             .map(|place| Assignment {

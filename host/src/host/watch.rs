@@ -9,11 +9,13 @@ use crate::config::valid::Alerts;
 use crate::connector::embedded::Health;
 use crate::pipeline::counts::{Counts, Observer};
 use crate::pipeline::snapshot::{Alert, AlertName, PartitionSnapshot, Snapshot, State, Totals};
+use crate::pipeline::trace::{Attempt, Origin, Sampling, SpanRef, Times, Told};
 use crate::telemetry::counts::LocalCounts;
 use crate::telemetry::labels::{
     DeadLetterReason, FaultReason, IdempotencyResult, Label, Outcome, PublishError, ReplyDropped,
 };
 use crate::telemetry::metrics::PipelineMetrics;
+use crate::telemetry::spans::WorkerSpans;
 use prometheus::IntGauge;
 
 use std::sync::Arc;
@@ -194,17 +196,24 @@ pub struct WorkerWatch {
     local: LocalCounts,
     in_flight: IntGauge,
     calling: i64,
+    spans: WorkerSpans,
 }
 
 impl WorkerWatch {
     #[must_use]
-    pub fn new(watch: Arc<Watch>, worker: usize, metrics: &PipelineMetrics) -> Self {
+    pub fn new(
+        watch: Arc<Watch>,
+        worker: usize,
+        metrics: &PipelineMetrics,
+        spans: WorkerSpans,
+    ) -> Self {
         Self {
             watch,
             worker,
             local: metrics.local(),
             in_flight: metrics.in_flight().clone(),
             calling: 0,
+            spans,
         }
     }
 }
@@ -272,6 +281,22 @@ impl Observer for WorkerWatch {
             worker.partitions = partitions;
             worker.blocked = blocked.map(ToOwned::to_owned);
         }
+    }
+
+    fn sampling(&self) -> Option<&Sampling> {
+        self.spans.sampling()
+    }
+
+    fn received(&mut self, origin: &Origin<'_>, times: Times) {
+        self.spans.received(origin, times);
+    }
+
+    fn attempted(&mut self, attempt: &Attempt<'_>) -> SpanRef {
+        self.spans.attempted(attempt)
+    }
+
+    fn settled(&mut self, told: &[Told], times: Times) {
+        self.spans.settled(told, times);
     }
 }
 

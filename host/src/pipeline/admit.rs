@@ -19,6 +19,7 @@ use crate::pipeline::returned::Returned;
 use crate::pipeline::run::{
     CALL_BYTES_MAX, Claimed, Clock, Entry, Halt, PutAside, Reject, Work, Worker,
 };
+use crate::pipeline::traced::LastRead;
 use crate::pipeline::verdict::Reason;
 use crate::pipeline::window::Delivery;
 use crate::plugin::frame::Call;
@@ -287,9 +288,17 @@ where
         if self.connector.end(index) <= position || self.clock.monotonic_ns() < self.read_again_ns {
             return Ok(false);
         }
+        let traces = self.observer.sampling().is_some();
+        let begun_ns = traces.then(|| self.clock.monotonic_ns());
         match self.connector.read(index, position) {
             Ok(None) => Ok(false),
             Ok(Some(messages)) => {
+                partition.last_read = begun_ns.map(|begun_ns| LastRead {
+                    from_offset: position,
+                    begun_ns,
+                    ended_ns: self.clock.monotonic_ns(),
+                    is_new: true,
+                });
                 self.blocked = None;
                 partition.window.load(messages, position);
                 Ok(!partition.window.needs_read())

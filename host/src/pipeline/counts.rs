@@ -3,6 +3,7 @@
 use crate::pipeline::reply::Dropped;
 use crate::pipeline::settlement::Target;
 use crate::pipeline::snapshot::PartitionSnapshot;
+use crate::pipeline::trace::{Attempt, Origin, Sampling, SpanRef, Times, Told};
 use crate::pipeline::verdict::Reason;
 
 /// Since the last hand-over.
@@ -122,4 +123,14 @@ pub trait Observer {
         blocked: Option<&str>,
         memory_bytes: u64,
     );
+    /// Which messages are traced; `None`: none is, and nothing below is called.
+    fn sampling(&self) -> Option<&Sampling> {
+        None
+    }
+    /// The read that brought a traced message.
+    fn received(&mut self, origin: &Origin<'_>, times: Times);
+    /// An attempt on a traced message ended.
+    fn attempted(&mut self, attempt: &Attempt<'_>) -> SpanRef;
+    /// These are durable.
+    fn settled(&mut self, told: &[Told], times: Times);
 }

@@ -87,6 +87,7 @@ where
     }
 
     fn judge_one(&mut self, entry: &Entry, outcome: Option<Outcome<'_>>) -> Result<(), Halt> {
+        self.judged_from = self.settlement.mark();
         match (&entry.work, outcome) {
             (Work::Duplicate(completion), _) => {
                 self.duplicate(entry, completion);
@@ -150,6 +151,7 @@ where
         let attempt = entry.delivery.attempts + 1;
         let first = self.first_failed_ms(entry);
         let now = self.unix_ms;
+        let tracing = self.trace_attempt(entry, report);
         let random = match (report, self.plan.retry.mode) {
             (Report::Success, _) => 0.0,
             // The ladder is the backoff without jitter.
@@ -174,6 +176,7 @@ where
             Verdict::Wait { delay } => self.wait(entry, report, delay.as_millis() as i64),
             Verdict::Halt => return Err(Halt(report.error().to_owned())),
         }
+        self.trace_consequences(tracing);
         Ok(())
     }
 

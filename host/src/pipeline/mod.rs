@@ -24,5 +24,7 @@ pub mod settlement;
 mod sim;
 pub mod snapshot;
 mod stored;
+pub mod trace;
+mod traced;
 pub mod verdict;
 pub mod window;

@@ -17,7 +17,7 @@ use crate::idempotency::completion::Completion;
 use crate::idempotency::{KeyHash, Table};
 use crate::message::HeadersBuf;
 use crate::pipeline::circuit::Circuit;
-use crate::pipeline::correlation::Correlation;
+use crate::pipeline::correlation::{Correlation, topic_hash};
 use crate::pipeline::counts::{Counts, Observer};
 use crate::pipeline::handler::Handler;
 use crate::pipeline::judge::Called;
@@ -27,7 +27,9 @@ use crate::pipeline::overlay::Overlay;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::rate::Rate;
 use crate::pipeline::returned::Returned;
-use crate::pipeline::settlement::Settlement;
+use crate::pipeline::settlement::{Mark, Settlement};
+use crate::pipeline::trace::Told;
+use crate::pipeline::traced::LastRead;
 use crate::pipeline::verdict::Reason;
 use crate::pipeline::window::{Delivery, Window};
 use crate::plugin::Fault;
@@ -165,6 +167,8 @@ pub(super) struct Partition<M> {
     pub settled: u64,
     /// Its progress changed since the last settlement.
     pub dirty: bool,
+    /// When somebody traces.
+    pub last_read: Option<LastRead>,
 }
 
 /// The head of a partition of messages put aside. All behind it are due later.
@@ -221,6 +225,8 @@ pub(super) struct After {
     pub backoffs: Vec<(LaneKey, u64)>,
     /// `on_dead_letter: block_lane`.
     pub unblock: Vec<LaneKey>,
+    /// Attempts that are traced.
+    pub told: Vec<Told>,
 }
 
 pub struct Worker<C: Connector, H, K, O> {
@@ -238,6 +244,12 @@ pub struct Worker<C: Connector, H, K, O> {
     pub(super) lanes: Lanes<Delivery>,
     pub(super) claims_seen: u64,
     pub(super) epoch: u64,
+    /// Tells its group's traces from those of others.
+    pub(super) reader: u64,
+    /// When the current call began and ended (monotonic).
+    pub(super) called_ns: (u64, u64),
+    /// Where in the settlement what is judged now begins.
+    pub(super) judged_from: Mark,
     pub(super) circuit: Option<Arc<Circuit>>,
     /// Of the circuit, as last seen.
     pub(super) closings: u64,
@@ -332,9 +344,14 @@ where
                 offsets: restore(a.progress),
                 window: Window::default(),
                 dirty: false,
+                last_read: None,
             })
             .collect();
+        let reader = topic_hash(&parts.plan.consumer_group);
         Self {
+            reader,
+            called_ns: (0, 0),
+            judged_from: Mark::default(),
             plan: parts.plan,
             control: parts.control,
             alone: parts.alone,
@@ -537,7 +554,9 @@ where
     }
 
     fn timed(&mut self, started_ns: u64) {
-        let took = self.clock.monotonic_ns().saturating_sub(started_ns);
+        let ended_ns = self.clock.monotonic_ns();
+        self.called_ns = (started_ns, ended_ns);
+        let took = ended_ns.saturating_sub(started_ns);
         let messages = self.batch.len() as u64;
         self.counts.calls.push((took, messages as u32));
         let each = took / messages.max(1);

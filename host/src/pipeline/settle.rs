@@ -16,6 +16,7 @@ use crate::pipeline::run::{
 };
 use crate::pipeline::settlement::ProgressWrite;
 use crate::pipeline::snapshot::{Holder, PartitionSnapshot, WaitsFor};
+use crate::pipeline::trace::Times;
 use crate::plugin::LogLevel;
 
 /// How often the worker's snapshot is renewed.
@@ -146,6 +147,14 @@ where
             }
             for lane in sent.after.unblock {
                 self.lanes.release(lane);
+            }
+            if !sent.after.told.is_empty() {
+                let times = Times {
+                    begun_ns: sent.at_ns,
+                    ended_ns: now_ns,
+                    now_ns,
+                };
+                self.observer.settled(&sent.after.told, times);
             }
         }
         Ok(())

@@ -67,7 +67,7 @@ pub struct Settlement {
 }
 
 /// A point to return to when a message turns out not to succeed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Mark {
     arena: usize,
     publishes: usize,

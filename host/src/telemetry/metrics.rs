@@ -110,6 +110,12 @@ impl Metrics {
         }
     }
 
+    /// Spans that no receiver got.
+    #[must_use]
+    pub fn spans_dropped(&self) -> IntCounter {
+        self.families.spans_dropped.clone()
+    }
+
     /// Fills the gauges from `snapshots` and writes everything in Prometheus' text format.
     ///
     /// `timestamp_ms` answers with the Unix time of the message at (topic, partition, offset), or
@@ -173,6 +179,7 @@ struct Families {
     unfinished_age: GaugeVec,
     pipeline_state: IntGaugeVec,
     alert: IntGaugeVec,
+    spans_dropped: IntCounter,
 }
 
 impl Families {
@@ -301,6 +308,13 @@ impl Families {
                 "alert",
                 "1 while an alert of the configuration fires",
                 &with("alert"),
+            )?,
+            spans_dropped: registered(
+                &registry,
+                IntCounter::with_opts(Opts::new(
+                    named("spans_dropped_total"),
+                    "spans that no receiver got: the queue was full or the export failed",
+                ))?,
             )?,
             registry,
         })

@@ -6,3 +6,4 @@ pub mod labels;
 pub mod log_files;
 pub mod logging;
 pub mod metrics;
+pub mod spans;

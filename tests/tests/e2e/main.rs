@@ -24,6 +24,7 @@ mod request;
 mod sandbox;
 mod state;
 mod storm;
+mod tracing;
 
 use wasmill_tests::checker::{Guarantee, Terms};
 use wasmill_tests::site::plugin;

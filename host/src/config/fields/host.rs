@@ -73,6 +73,27 @@ static HEALTH: Block = Block {
     later: &[],
 };
 
+static TRACING: Block = Block {
+    name: "tracing",
+    doc: "OpenTelemetry spans. Where they go and how many messages are sampled is said by the `OTEL_…` variables; without an endpoint there are none.",
+    fields: &[Field {
+        name: "creation_context",
+        kind: Kind::Choice(&[
+            choice(
+                "link",
+                "attempts are a trace of their own with a link to the context in `traceparent`",
+            ),
+            choice(
+                "parent",
+                "attempts lie in the message's trace, below that context",
+            ),
+        ]),
+        need: Need::Default("link"),
+        doc: "How the attempts on a message hang together with where it came from.",
+    }],
+    later: &[],
+};
+
 static LOGS: Block = Block {
     name: "logs",
     doc: "Files of the host's log lines in `DATA_DIR/logs`, for `wasmill logs` and `wasmill trace`.",
@@ -174,6 +195,12 @@ pub(in crate::config) static HOST: Block = Block {
             },
             need: Need::Default("true"),
             doc: "Whether `run` creates the topics that pipelines name: `false`, `true`, or with how many partitions.",
+        },
+        Field {
+            name: "tracing",
+            kind: Kind::Block(&TRACING),
+            need: Need::Default("{}"),
+            doc: "OpenTelemetry spans.",
         },
         Field {
             name: "logs",

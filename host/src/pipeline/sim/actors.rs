@@ -1,6 +1,6 @@
 //! What stands where the host puts a broker, a table, a clock, an observer and a plugin's instance.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use crate::pipeline::overlay::Overlay;
 use crate::pipeline::run::Clock;
 use crate::pipeline::settlement::{Settlement, Target};
 use crate::pipeline::snapshot::PartitionSnapshot;
+use crate::pipeline::trace::{Attempt, Origin, Sampling, SpanRef, Times, Told};
 use crate::plugin::frame::answers::{self, Answer};
 use crate::plugin::frame::{Batch, Call, Outcomes};
 use crate::plugin::{Fault, FaultKind, LogLine, StateWrite};
@@ -143,7 +144,25 @@ impl Clock for VirtualClock {
     }
 }
 
-pub(super) struct Watcher(pub(super) Shared);
+/// Traces everything, and holds what it is told together.
+pub(super) struct Watcher {
+    pub(super) world: Shared,
+    sampling: Sampling,
+    spans: u64,
+    /// Told and not durable yet.
+    open: BTreeSet<u64>,
+}
+
+impl Watcher {
+    pub(super) fn new(world: Shared) -> Self {
+        Self {
+            world,
+            sampling: Sampling::new(true, 1.0),
+            spans: 0,
+            open: BTreeSet::new(),
+        }
+    }
+}
 
 impl Observer for Watcher {
     fn calling(&mut self, _messages: usize) {}
@@ -153,7 +172,7 @@ impl Observer for Watcher {
     }
 
     fn looked(&mut self, partitions: Vec<PartitionSnapshot>, _blocked: Option<&str>, _memory: u64) {
-        let mut world = lock(&self.0);
+        let mut world = lock(&self.world);
         let window = world.scenario.plan.window;
         for seen in partitions {
             if seen.held > u64::from(window.messages) {
@@ -161,6 +180,37 @@ impl Observer for Watcher {
             }
             if seen.held_bytes >= window.bytes + 700 {
                 world.wrong(format!("the window holds {} bytes", seen.held_bytes));
+            }
+        }
+    }
+
+    fn sampling(&self) -> Option<&Sampling> {
+        Some(&self.sampling)
+    }
+
+    fn received(&mut self, _origin: &Origin<'_>, times: Times) {
+        if times.ended_ns < times.begun_ns || times.now_ns < times.ended_ns {
+            lock(&self.world).wrong(format!("a read took {times:?}"));
+        }
+    }
+
+    fn attempted(&mut self, attempt: &Attempt<'_>) -> SpanRef {
+        let times = attempt.times;
+        if attempt.number == 0 || times.ended_ns < times.begun_ns || times.now_ns < times.ended_ns {
+            lock(&self.world).wrong(format!("an attempt was told as {attempt:?}"));
+        }
+        self.spans += 1;
+        self.open.insert(self.spans);
+        SpanRef {
+            trace: attempt.origin.trace,
+            span: self.spans,
+        }
+    }
+
+    fn settled(&mut self, told: &[Told], _times: Times) {
+        for told in told {
+            if !self.open.remove(&told.span.span) {
+                lock(&self.world).wrong(format!("{:?} was settled twice or never told", told.span));
             }
         }
     }

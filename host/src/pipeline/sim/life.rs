@@ -235,7 +235,7 @@ impl Host {
                 world: Arc::clone(world),
                 dice: Dice::new(self.scenario.seed, 10 + worker as u64),
             },
-            observer: Watcher(Arc::clone(world)),
+            observer: Watcher::new(Arc::clone(world)),
             claims: plan.idempotency.as_ref().map(|_| Arc::clone(claims)),
             table: plan
                 .idempotency

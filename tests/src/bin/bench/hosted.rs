@@ -89,6 +89,7 @@ impl<'a> Setup<'a> {
         let any = "127.0.0.1:0".parse().map_err(|_| "no address")?;
         Ok(Config {
             host: valid::Host {
+                creation_context: valid::CreationContext::default(),
                 data_dir: self.dir.to_owned(),
                 admin_listen: any,
                 admin_tls: None,

@@ -13,6 +13,7 @@ mod report;
 mod stages;
 mod store;
 mod throughput;
+mod tracing;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -57,7 +58,8 @@ impl Case {
 const USAGE: &str = "\
 bench [--mode MODE] [--messages N] [--pairs N] [--seconds N] [--dir DIR] [--plugins DIR] [--host FILE]
 
-  --mode      all (default), throughput, idempotency, memory, start, latency, frame, stages, costs;
+  --mode      all (default), throughput, idempotency, memory, start, latency, frame, stages, costs,
+              tracing;
               smoke runs the first of them on little and checks that the figures can be true
   --messages  of a run; default 1,000,000
   --pairs     of host and bare loop; default 10
@@ -120,6 +122,9 @@ fn run() -> Result<(), String> {
     if arguments.mode == "smoke" {
         return smoke(&arguments);
     }
+    if arguments.mode == "tracing-child" {
+        return tracing::one(&arguments);
+    }
     if is("throughput") {
         measured("throughput", &mut || {
             capacity = Some(throughput::run(&arguments, &unkeyed)?.host_median());
@@ -151,6 +156,9 @@ fn run() -> Result<(), String> {
     }
     if is("stages") {
         measured("stages", &mut || stages::run(&arguments))?;
+    }
+    if is("tracing") {
+        measured("tracing", &mut || tracing::run(&arguments))?;
     }
     if is("costs") {
         measured("costs", &mut || costs::run(&arguments))?;
@@ -218,7 +226,7 @@ fn arguments() -> Result<Option<Arguments>, String> {
     Ok(Some(parsed))
 }
 
-const MODES: [&str; 10] = [
+const MODES: [&str; 12] = [
     "all",
     "throughput",
     "idempotency",
@@ -228,5 +236,7 @@ const MODES: [&str; 10] = [
     "frame",
     "stages",
     "costs",
+    "tracing",
+    "tracing-child",
     "smoke",
 ];
