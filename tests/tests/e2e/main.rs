@@ -10,7 +10,9 @@
 
 mod change;
 mod deferred;
+mod examples;
 mod idempotency;
+mod incident;
 mod letters;
 mod messages;
 mod mutants;
