@@ -242,7 +242,6 @@ fn the_incident_from_the_lag_to_the_story_of_the_first_message() {
     // What happened to the first that failed.
     let trace = terminal.json(&format!("wasmill trace {first} -o json"));
     let story = story(&trace);
-    println!("{}", terminal.run(&format!("wasmill trace {first}")));
     let position = |what: &str| {
         let found = story.iter().position(|told| told == what);
         found.unwrap_or_else(|| panic!("{what} in {story:?}"))
