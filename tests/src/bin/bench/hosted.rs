@@ -163,7 +163,9 @@ impl<'a> Setup<'a> {
             },
             idempotency: self.idempotency()?,
             filter: None,
-            circuit: Some(valid::Circuit::default()),
+            // What failed is tried when everything else is done: nothing but failures, which is what an
+            // outage looks like.
+            circuit: (self.max_attempts == 1).then(valid::Circuit::default),
             rate_limit: None,
             handler: handler(self.plugin)?,
             outputs: vec![Output {
