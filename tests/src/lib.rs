@@ -1,5 +1,5 @@
 //! Shared pieces of the end-to-end tests: a real host as a process (`site`, `process`), what is put into
-//! it (`input`), and the one checker that says whether the outcome is right (`checker`).
+//! it (`input`), what a person types (`typed`), and the one checker that says whether the outcome is right (`checker`).
 
 #![allow(
     clippy::unwrap_used,
@@ -13,3 +13,4 @@ pub mod input;
 pub mod process;
 pub mod receiver;
 pub mod site;
+pub mod typed;

@@ -15,7 +15,7 @@ use super::time;
 use crate::connector::embedded::{PartitionId, Topic};
 use crate::message::{Headers, MessageRef};
 use crate::pipeline::correlation::{Correlation, HEADER, topic_hash};
-use crate::pipeline::dead_letter::Parsed;
+use crate::pipeline::dead_letter::{self, Parsed};
 use crate::pipeline::letter_state::{self, State};
 use crate::pipeline::offsets::Progress;
 use crate::pipeline::returned::Returned;
@@ -451,15 +451,31 @@ impl Wanted<'_> {
 }
 
 /// By time. An output keeps the time of the message it came of, so when it was written is not known: it
-/// stands behind what the host and handlers said of the messages with that time or before it.
+/// stands behind what the host and handlers said and behind every way back. A dead letter has the time of
+/// the failure and stands behind the line that tells of it.
 fn in_order(events: &mut [Event]) {
+    let lines: Vec<(Option<String>, i64)> = events
+        .iter()
+        .filter(|event| event.what == What::Attempt && event.text == dead_letter::LOGGED)
+        .map(|event| (event.pipeline.clone(), event.at_ms))
+        .collect();
+    for letter in events
+        .iter_mut()
+        .filter(|event| event.what == What::DeadLetter)
+    {
+        let told = lines
+            .iter()
+            .filter(|(pipeline, at)| *pipeline == letter.pipeline && *at >= letter.at_ms);
+        let at_ms = told.map(|(_, at)| *at).min();
+        letter.at_ms = at_ms.unwrap_or(letter.at_ms);
+    }
     let published = events
         .iter()
         .find(|event| event.what == What::Published)
         .map(|event| event.at_ms);
     let last_line = events
         .iter()
-        .filter(|event| matches!(event.what, What::Attempt | What::Guest))
+        .filter(|event| !matches!(event.what, What::Published | What::Output | What::Audit))
         .map(|event| event.at_ms)
         .max();
     events.sort_by_key(|event| {

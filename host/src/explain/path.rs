@@ -207,6 +207,7 @@ pub(super) fn publishes(config: &Config, pipeline: &Pipeline) -> Vec<Rule> {
         }
         rules.push(rule("output", then));
     }
+    rules.push(rule("a reply", replies(pipeline)));
     if pipeline.delivery == Delivery::AtMostOnce {
         rules.push(rule(
             "dead letters",
@@ -224,6 +225,17 @@ pub(super) fn publishes(config: &Config, pipeline: &Pipeline) -> Vec<Rule> {
     };
     rules.push(rule("a topic that does not exist", topics));
     rules
+}
+
+fn replies(pipeline: &Pipeline) -> String {
+    if pipeline.reply_topics.is_empty() {
+        return "goes nowhere (`reply: { topics: [] }`): dropped and counted, its message succeeds"
+            .to_owned();
+    }
+    format!(
+        "goes to the topic in the message's `reply-to` if that is {} and is there, with its correlation ID; else it is dropped and counted, and its message succeeds. A request past its `wasmill-deadline` is finished without a call",
+        list(&pipeline.reply_topics)
+    )
 }
 
 fn dead_letters(pipeline: &Pipeline) -> String {

@@ -13,6 +13,8 @@ use crate::message::{Headers, HeadersBuf, MessageRef};
 use crate::pipeline::offsets::truncated;
 use crate::pipeline::verdict::Reason;
 
+/// What the log line of a dead letter says; `trace` knows it by that.
+pub const LOGGED: &str = "dead-lettered";
 /// What every header of a dead letter begins with.
 pub const PREFIX: &str = "wasmill-dlq-";
 /// Bytes of the error that are kept.

@@ -481,7 +481,7 @@ where
         if reason == Reason::IdempotencyConflict {
             self.counts.conflicts += 1;
         }
-        self.log_failure(entry, report, "dead-lettered", None);
+        self.log_failure(entry, report, dead_letter::LOGGED, None);
         self.handler.discard();
         self.write_dead_letter(entry, report, reason, now_ms)?;
         faults::point("dead_letter_built");

@@ -11,7 +11,9 @@
 mod alerts;
 mod change;
 mod deferred;
+mod examples;
 mod idempotency;
+mod incident;
 mod letters;
 mod messages;
 mod mutants;

@@ -337,7 +337,8 @@ impl Console {
             origin_partition: partition,
             origin_offset: offset,
             attempts: 0,
-            due_ms: 0,
+            // At once; `trace` shows when that was.
+            due_ms: self.now_ms(),
             first_failed_at_ms: None,
             redrive_count: letter.round() + 1,
             dead_letter_id: letter.id.map(ToOwned::to_owned),

@@ -1,10 +1,13 @@
 //! Sorts departures: what took off goes to `flown`, what did not to `cancelled`, and what left more
 //! than an hour behind its schedule to `late` as well. Which topics these are, what makes a
 //! departure unique and how often it is tried is the pipeline's business.
+//!
+//! A distance below zero is rejected, unless `config: { negative_distance: accept }` says that the sign
+//! is a known fault of the source: the sort of repair after which dead letters are redriven.
 
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-use wasmill_sdk::{Failure, Message, Output, Outputs};
+use wasmill_sdk::{Failure, Message, Output, Outputs, config};
 
 /// Minutes behind the schedule above which a departure is late.
 const LATE_MINUTES: i32 = 60;
@@ -68,7 +71,10 @@ struct Late {
 
 #[wasmill_sdk::handler]
 fn handle(message: Message) -> Result<Outputs, Failure> {
-    let departure: Departure = message.json()?;
+    let mut departure: Departure = message.json()?;
+    if departure.distance < 0 && config::get("negative_distance").as_deref() == Some("accept") {
+        departure.distance = departure.distance.saturating_neg();
+    }
     if departure.distance < 0 {
         return Err(Failure::rejected(format!(
             "distance is {} miles: a flight cannot be shorter than nothing",
@@ -147,6 +153,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
     use std::io::{BufRead, BufReader};
+    use wasmill_sdk::testing;
 
     fn line(changes: Value) -> Value {
         let mut line = json!({
@@ -219,6 +226,15 @@ mod tests {
             failure.reason(),
             "distance is -1 miles: a flight cannot be shorter than nothing"
         );
+    }
+
+    #[test]
+    fn a_distance_below_zero_loses_its_sign_where_the_source_is_known_for_it() {
+        testing::set_config("negative_distance", "accept");
+        let outputs = handled(json!({"distance": -1400})).unwrap();
+        let flown: Value = outputs.named("flown").next().unwrap().parse_json().unwrap();
+        assert_eq!(flown["average_mph"], 370);
+        testing::reset();
     }
 
     #[test]

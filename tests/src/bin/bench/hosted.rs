@@ -13,6 +13,7 @@ use wasmill::config::valid::{
 };
 use wasmill::expression::Expression;
 use wasmill::host::Host;
+use wasmill::pipeline::dead_letter::default_topic;
 
 use crate::store::{self, PARTITIONS};
 use crate::{Case, Measure};
@@ -34,6 +35,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) plugin: &'a Path,
     pub(crate) case: Case,
     pub(crate) max_attempts: u32,
+    /// Deferred ones go with no order, as they are used.
+    pub(crate) retry: valid::RetryMode,
 }
 
 impl<'a> Setup<'a> {
@@ -45,6 +48,7 @@ impl<'a> Setup<'a> {
             plugin,
             case,
             max_attempts: 1,
+            retry: valid::RetryMode::Inline,
         }
     }
 
@@ -58,14 +62,30 @@ impl<'a> Setup<'a> {
         self.run_and(messages, || ())
     }
 
+    /// The same, until the pipeline has `letters` dead letters as well: what was put aside is still under
+    /// way when its source is finished.
+    pub(crate) fn run_to_letters(&self, messages: u64, letters: u64) -> Result<Measure, String> {
+        self.run_until(messages, letters, || ())
+    }
+
     /// The same; `look` runs when the clock starts and when it has stopped.
-    pub(crate) fn run_and(&self, messages: u64, mut look: impl FnMut()) -> Result<Measure, String> {
+    pub(crate) fn run_and(&self, messages: u64, look: impl FnMut()) -> Result<Measure, String> {
+        self.run_until(messages, 0, look)
+    }
+
+    fn run_until(
+        &self,
+        messages: u64,
+        letters: u64,
+        mut look: impl FnMut(),
+    ) -> Result<Measure, String> {
         let host = self.start()?;
         let progress = store::Durable::of(host.log(), self.name, self.input)?;
         look();
         let (cpu, started) = (store::cpu_seconds(), Instant::now());
         let before = progress.committed()?;
-        while progress.committed()? < messages {
+        let dead = default_topic(self.input, self.name);
+        while progress.committed()? < messages || store::messages(host.log(), &dead)? < letters {
             if started.elapsed() > DEADLINE {
                 return Err(format!(
                     "the host did not settle {messages}: {:?}",
@@ -125,12 +145,15 @@ impl<'a> Setup<'a> {
                 },
             },
             ordering: Ordering {
-                by: By::Key,
+                by: match self.retry {
+                    valid::RetryMode::Inline => By::Key,
+                    valid::RetryMode::Deferred => By::None,
+                },
                 null_key: NullKey::None,
                 on_dead_letter: OnDeadLetter::Continue,
             },
             retry: Retry {
-                mode: valid::RetryMode::Inline,
+                mode: self.retry,
                 max_attempts: NonZeroU32::new(self.max_attempts).ok_or("no attempts")?,
                 max_elapsed: None,
                 backoff: Backoff {
@@ -141,7 +164,9 @@ impl<'a> Setup<'a> {
             },
             idempotency: self.idempotency()?,
             filter: None,
-            circuit: Some(valid::Circuit::default()),
+            // What failed is tried when everything else is done: nothing but failures, which is what an
+            // outage looks like.
+            circuit: (self.max_attempts == 1).then(valid::Circuit::default),
             rate_limit: None,
             handler: handler(self.plugin)?,
             outputs: vec![Output {

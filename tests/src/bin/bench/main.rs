@@ -60,7 +60,7 @@ bench [--mode MODE] [--messages N] [--pairs N] [--seconds N] [--dir DIR] [--plug
 
   --mode      all (default), throughput, idempotency, memory, start, latency, frame, stages, costs,
               tracing;
-              smoke runs the first of them on little and checks that the figures can be true
+              smoke runs the first and the last of them on little and checks that the figures can be true
   --messages  of a run; default 1,000,000
   --pairs     of host and bare loop; default 10
   --seconds   of each latency run; default 10
@@ -183,7 +183,7 @@ fn smoke(arguments: &Arguments) -> Result<(), String> {
             "the host reaches {ratio:.3} of the bare loop; even on a loaded machine that is wrong"
         ));
     }
-    Ok(())
+    costs::smoke(&arguments)
 }
 
 /// None when help was asked for.

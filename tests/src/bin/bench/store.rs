@@ -51,6 +51,18 @@ pub(crate) fn prepare(dir: &Path, messages: u64) -> Result<(), String> {
     log.close().map_err(|error| error.to_string())
 }
 
+/// Messages in a topic; none when there is no such topic.
+pub(crate) fn messages(log: &Log, topic: &str) -> Result<u64, String> {
+    let Some(topic) = log.topic(topic) else {
+        return Ok(0);
+    };
+    let mut sum = 0;
+    for partition in &topic.partitions {
+        sum += log.end(*partition).map_err(|error| error.to_string())?;
+    }
+    Ok(sum)
+}
+
 pub(crate) fn clear(dir: &Path) -> Result<(), String> {
     if dir.exists() {
         std::fs::remove_dir_all(dir).map_err(|error| error.to_string())?;
@@ -65,8 +77,17 @@ pub(crate) fn fill(
     messages: u64,
     write: impl Fn(u64, &mut Vec<u8>, &mut HeadersBuf) -> Result<(), String>,
 ) -> Result<(), String> {
-    let topic = create(log, topic)?;
-    let mut appender = Appender::new(&topic);
+    fill_topic(log, &create(log, topic)?, messages, write)
+}
+
+/// The same with a topic that is there.
+pub(crate) fn fill_topic(
+    log: &Log,
+    topic: &Arc<Topic>,
+    messages: u64,
+    write: impl Fn(u64, &mut Vec<u8>, &mut HeadersBuf) -> Result<(), String>,
+) -> Result<(), String> {
+    let mut appender = Appender::new(topic);
     let (mut payload, mut headers) = (Vec::new(), HeadersBuf::new());
     for sequence in 0..messages {
         payload.clear();
