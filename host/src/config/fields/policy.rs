@@ -127,10 +127,7 @@ pub(super) static RETRY: Block = Block {
             doc: "The waits between attempts.",
         },
     ],
-    later: &[Later {
-        name: "circuit",
-        what: "circuit breaker",
-    }],
+    later: &[],
 };
 
 pub(super) static CIRCUIT: Block = Block {
