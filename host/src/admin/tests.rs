@@ -71,6 +71,8 @@ fn snapshot(state: State) -> Snapshot {
             holder: None,
         }],
         totals: Totals::default(),
+        in_flight: 0,
+        handler_memory_bytes: 0,
     }
 }
 

@@ -14,7 +14,7 @@ use super::counts::LocalCounts;
 use super::labels::{
     DeadLetterReason, FaultReason, IdempotencyResult, Label, Outcome, PublishError,
 };
-use crate::pipeline::snapshot::{PartitionSnapshot, Snapshot, State};
+use crate::pipeline::snapshot::{Origin, PartitionSnapshot, Snapshot, State};
 
 /// Why metrics could not be made or shown.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,7 @@ const STATES: &[(State, &str)] = &[
     (State::Running, "running"),
     (State::Blocked, "blocked"),
     (State::Draining, "draining"),
+    (State::Paused, "paused"),
     (State::Stopped, "stopped"),
     (State::Failed, "failed"),
 ];
@@ -158,6 +159,7 @@ struct Families {
     handler_duration: HistogramVec,
     faults: IntCounterVec,
     retries: IntCounterVec,
+    retries_waiting: IntGaugeVec,
     circuits_opened: IntCounterVec,
     dead_letters: IntCounterVec,
     idempotency: IntCounterVec,
@@ -220,10 +222,16 @@ impl Families {
                 "attempts that failed and will be made again",
                 own,
             )?,
+            retries_waiting: int_gauges(
+                &registry,
+                "retries_waiting",
+                "deferred retries that are not due or not done yet",
+                own,
+            )?,
             circuits_opened: counters(
                 &registry,
                 "circuit_opened_total",
-                "attempts that failed and will be made again",
+                "times the circuit opened and paused the pipeline",
                 own,
             )?,
             dead_letters: counters(
@@ -298,6 +306,7 @@ impl Families {
         self.committed_offset.reset();
         self.unfinished_age.reset();
         self.pipeline_state.reset();
+        self.retries_waiting.reset();
     }
 
     fn fill(
@@ -312,6 +321,9 @@ impl Families {
                 .with_label_values(&[pipeline, group, name])
                 .set(i64::from(*state == snapshot.state));
         }
+        self.retries_waiting
+            .with_label_values(&[pipeline, group])
+            .set(as_gauge(snapshot.waiting(Origin::Retries)));
         for partition in &snapshot.partitions {
             let number = partition.partition.to_string();
             let labels: [&str; 4] = [pipeline, group, &partition.topic, &number];
@@ -453,6 +465,8 @@ mod tests {
             plugin_digest: "sha256:00".into(),
             partitions: vec![partition()],
             totals: Totals::default(),
+            in_flight: 0,
+            handler_memory_bytes: 0,
         }
     }
 
@@ -490,16 +504,28 @@ mod tests {
 
     #[test]
     fn exactly_one_state_is_one() {
-        let text = render(&Metrics::new().unwrap(), &[snapshot(State::Blocked)]);
-        for (state, name) in STATES {
-            let value = i32::from(*state == State::Blocked);
-            assert_line(
-                &text,
-                &format!(
-                    r#"wasmill_pipeline_state{{consumer_group="g",pipeline="p",state="{name}"}} {value}"#
-                ),
-            );
+        for (is, _) in STATES {
+            let text = render(&Metrics::new().unwrap(), &[snapshot(*is)]);
+            for (state, name) in STATES {
+                // As the state is called everywhere else.
+                assert_eq!(serde_json::to_value(state).unwrap(), *name);
+                let own = r#"consumer_group="g",pipeline="p""#;
+                let value = i32::from(state == is);
+                let line = format!(r#"wasmill_pipeline_state{{{own},state="{name}"}} {value}"#);
+                assert_line(&text, &line);
+            }
         }
+    }
+
+    #[test]
+    fn deferred_retries_that_wait_are_a_gauge_of_their_own() {
+        let mut waiting = snapshot(State::Running);
+        let mut retries = partition();
+        retries.topic = "orders.g.retry.30s".into();
+        waiting.partitions.push(retries);
+        let text = render(&Metrics::new().unwrap(), &[waiting]);
+        let own = r#"consumer_group="g",pipeline="p""#;
+        assert_line(&text, &format!("wasmill_retries_waiting{{{own}}} 100"));
     }
 
     #[test]

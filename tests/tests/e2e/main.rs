@@ -22,6 +22,7 @@ mod readme;
 mod sandbox;
 mod state;
 mod storm;
+mod watch;
 
 use wasmill_tests::checker::{Guarantee, Terms};
 use wasmill_tests::site::plugin;
