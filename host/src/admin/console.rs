@@ -204,6 +204,7 @@ impl Console {
     }
 
     pub fn status(&self) -> Result<Status, Error> {
+        let pipelines = self.snapshots();
         Ok(Status {
             host: self.host.as_ref().map(|host| HostFacts {
                 pid: std::process::id(),
@@ -211,8 +212,9 @@ impl Console {
                 started_at_ms: host.started_at_ms,
             }),
             store: self.store_health(),
-            pipelines: self.snapshots(),
             dead_letters: self.dead_letter_topics(None)?,
+            backlogs: self.backlogs(&pipelines)?,
+            pipelines,
         })
     }
 

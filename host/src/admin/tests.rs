@@ -72,6 +72,8 @@ fn snapshot(state: State) -> Snapshot {
         }],
         totals: Totals::default(),
         alerts: Vec::new(),
+        in_flight: 0,
+        handler_memory_bytes: 0,
     }
 }
 

@@ -207,6 +207,22 @@ pub struct Status {
     pub store: StoreHealth,
     pub pipelines: Vec<Snapshot>,
     pub dead_letters: Vec<DeadLetterTopic>,
+    #[serde(default)]
+    pub backlogs: Vec<Backlog>,
+}
+
+/// What waits beside the path of one pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Backlog {
+    pub pipeline: String,
+    /// Deferred retries, until they are due and done.
+    pub retries_waiting: u64,
+    /// Dead letters on their way back.
+    pub redrives_waiting: u64,
+    /// Dead letters that somebody has to look at: new, failed again, or lost on their way back.
+    pub dead_letters_open: u64,
+    /// There may be more of them than were counted.
+    pub dead_letters_more: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -11,7 +11,7 @@ use super::output::Out;
 use super::position::Position;
 use super::{Place, text};
 use crate::admin::time;
-use crate::admin::wire::{Message, PartitionDescription, ReadRequest, TopicDescription};
+use crate::admin::wire::{Blob, Message, PartitionDescription, ReadRequest, TopicDescription};
 
 /// Messages of one page.
 const PAGE_MESSAGES: u32 = 500;
@@ -206,25 +206,27 @@ fn show(consume: &Consume, message: &Message, out: &mut Out) -> Result<(), Error
             )?;
             out.bytes(b"\n")
         }
-        OutputFormat::Text => {
-            let part = |blob: Option<&crate::admin::wire::Blob>| {
-                blob.map_or(text::NONE.to_owned(), |blob| text::of_bytes(&blob.0))
-            };
-            let mut line = format!(
-                "{}@{}\t{}\t{}\t{}",
-                message.partition,
-                message.offset,
-                time::rfc3339(message.timestamp_ms),
-                part(message.key.as_ref()),
-                part(message.payload.as_ref()),
-            );
-            if consume.headers {
-                for header in &message.headers {
-                    let value = part(header.value.as_ref());
-                    line.push_str(&format!("\t{}={value}", text::escape(&header.name)));
-                }
-            }
-            out.line(line)
+        OutputFormat::Text => out.line(line(message, consume.headers)),
+    }
+}
+
+/// One message on one line, escaped.
+pub(super) fn line(message: &Message, headers: bool) -> String {
+    let part =
+        |blob: Option<&Blob>| blob.map_or(text::NONE.to_owned(), |blob| text::of_bytes(&blob.0));
+    let mut line = format!(
+        "{}@{}\t{}\t{}\t{}",
+        message.partition,
+        message.offset,
+        time::rfc3339(message.timestamp_ms),
+        part(message.key.as_ref()),
+        part(message.payload.as_ref()),
+    );
+    if headers {
+        for header in &message.headers {
+            let value = part(header.value.as_ref());
+            line.push_str(&format!("\t{}={value}", text::escape(&header.name)));
         }
     }
+    line
 }

@@ -29,7 +29,9 @@ mod run;
 mod schema;
 mod show;
 mod status;
+mod tap;
 mod text;
+mod top;
 mod topics;
 mod trace;
 
@@ -92,6 +94,10 @@ enum Command {
     Run(run::Run),
     /// What runs, how far behind it is, and what holds it up
     Status(status::Status),
+    /// The same for a terminal, refreshed each second
+    Top(top::Top),
+    /// What arrives in a topic from now on
+    Tap(tap::Tap),
     /// Log lines of the host and of its handlers
     Logs(logs::Logs),
     /// What happened to one message, across pipelines
@@ -173,6 +179,8 @@ fn run(cli: Cli, out: &mut Out) -> Result<(), Error> {
         Command::Schema => schema::run(out),
         Command::Run(command) => run::run(&command, &place),
         Command::Status(command) => status::run(&command, &place, out),
+        Command::Top(command) => top::run(&command, &place, out),
+        Command::Tap(command) => tap::run(&command, &place, out),
         Command::Logs(command) => logs::run(&command, &place, out),
         Command::Trace(command) => trace::run(&command, &place, out),
         Command::Pause(command) => operate::pause(command, &place, out),

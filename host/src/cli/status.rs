@@ -9,7 +9,7 @@ use super::error::Error;
 use super::output::{Format, Out};
 use super::{Place, text};
 use crate::admin::time;
-use crate::admin::wire::Status as Answer;
+use crate::admin::wire::{Backlog, Status as Answer};
 use crate::pipeline::snapshot::{Holder, Snapshot, State, WaitsFor};
 
 #[derive(Debug, Args)]
@@ -51,6 +51,15 @@ fn show(answer: &Answer, now_ms: i64, out: &mut Out) -> Result<(), Error> {
             .map(|one| vec![one.topic.clone(), text::count(one.messages)]);
         out.table(&["DEAD LETTER TOPIC", "MESSAGES"], rows, "")?;
         out.line("closed ones count as well; those to look at: `wasmill dlq list`")?;
+        for one in &answer.backlogs {
+            if one.dead_letters_open > 0 || one.dead_letters_more {
+                out.line(format!(
+                    "{}: {} open",
+                    text::escape(&one.pipeline),
+                    open_letters(one)
+                ))?;
+            }
+        }
     }
     Ok(())
 }
@@ -82,7 +91,7 @@ fn pipelines(answer: &Answer, now_ms: i64, out: &mut Out) -> Result<(), Error> {
     let rows = answer
         .pipelines
         .iter()
-        .map(|pipeline| row(pipeline, now_ms));
+        .map(|pipeline| row(pipeline, backlog(answer, &pipeline.pipeline), now_ms));
     out.table(
         &[
             "PIPELINE",
@@ -93,7 +102,9 @@ fn pipelines(answer: &Answer, now_ms: i64, out: &mut Out) -> Result<(), Error> {
             "CONSUMED",
             "DUPLICATES",
             "RETRIES",
+            "WAITING",
             "DEAD",
+            "OPEN",
             "PLUGIN",
         ],
         rows,
@@ -116,7 +127,18 @@ fn pipelines(answer: &Answer, now_ms: i64, out: &mut Out) -> Result<(), Error> {
     Ok(())
 }
 
-fn row(pipeline: &Snapshot, now_ms: i64) -> Vec<String> {
+pub(super) fn backlog<'a>(answer: &'a Answer, pipeline: &str) -> Option<&'a Backlog> {
+    let mut all = answer.backlogs.iter();
+    all.find(|backlog| backlog.pipeline == pipeline)
+}
+
+/// `1,000+` when there may be more than were counted.
+pub(super) fn open_letters(backlog: &Backlog) -> String {
+    let more = if backlog.dead_letters_more { "+" } else { "" };
+    format!("{}{more}", text::count(backlog.dead_letters_open))
+}
+
+fn row(pipeline: &Snapshot, backlog: Option<&Backlog>, now_ms: i64) -> Vec<String> {
     let unstarted: u64 = pipeline
         .partitions
         .iter()
@@ -140,7 +162,11 @@ fn row(pipeline: &Snapshot, now_ms: i64) -> Vec<String> {
         text::count(pipeline.totals.consumed),
         text::count(pipeline.totals.duplicates),
         text::count(pipeline.totals.retries),
+        backlog.map_or(text::NONE.to_owned(), |one| {
+            text::count(one.retries_waiting)
+        }),
         text::count(pipeline.totals.dead_letters),
+        backlog.map_or(text::NONE.to_owned(), open_letters),
         short_digest(&pipeline.plugin_digest).to_owned(),
     ]
 }
@@ -153,30 +179,42 @@ pub(super) fn holder(
     holder: &Holder,
     out: &mut Out,
 ) -> Result<(), Error> {
+    let place = format!("{}/{partition}@{}", text::escape(topic), holder.offset);
+    for line in holder_lines(&out.bold(&place), topic, partition, group, holder) {
+        out.line(format!("  {line}"))?;
+    }
+    Ok(())
+}
+
+/// The same as lines, escaped; `place` is how the message's place is shown.
+pub(super) fn holder_lines(
+    place: &str,
+    topic: &str,
+    partition: u32,
+    group: &str,
+    holder: &Holder,
+) -> Vec<String> {
     let key = holder
         .key
         .as_deref()
         .map_or("without a key".to_owned(), |key| {
             format!("key {}", text::escape(key))
         });
-    out.line(format!(
-        "  {} holds the partition: {key}, correlation ID {}",
-        out.bold(&format!(
-            "{}/{partition}@{}",
-            text::escape(topic),
-            holder.offset
-        )),
-        text::escape(&holder.correlation_id)
-    ))?;
-    out.line(format!("  {}", waiting(holder, time::now_ms())))?;
+    let mut lines = vec![
+        format!(
+            "{place} holds the partition: {key}, correlation ID {}",
+            text::escape(&holder.correlation_id)
+        ),
+        waiting(holder, time::now_ms()),
+    ];
     if let Some(error) = &holder.error {
-        out.line(format!("  last error: {}", text::escape(error)))?;
+        lines.push(format!("last error: {}", text::escape(error)));
     }
-    out.line(format!("  what to do: {}", advice(holder)))?;
+    lines.push(format!("what to do: {}", advice(holder)));
     for command in commands(topic, partition, group, holder) {
-        out.line(format!("    {}", text::escape(&command)))?;
+        lines.push(format!("  {}", text::escape(&command)));
     }
-    Ok(())
+    lines
 }
 
 /// To copy: what the message is, what happened to it, and how to let the partition go on without it.
@@ -184,7 +222,7 @@ fn commands(topic: &str, partition: u32, group: &str, holder: &Holder) -> Vec<St
     let (topic, group, id) = (shell(topic), shell(group), shell(&holder.correlation_id));
     let offset = holder.offset;
     let mut commands = vec![
-        format!("wasmill consume {topic} --partition {partition} --from {offset} -n 1"),
+        format!("wasmill show {topic}/{partition}@{offset}"),
         format!("wasmill trace {id}"),
         format!("wasmill logs --correlation-id {id}"),
     ];
@@ -296,7 +334,7 @@ mod tests {
         assert_eq!(
             commands[..2],
             [
-                "wasmill consume orders --partition 3 --from 7 -n 1",
+                "wasmill show orders/3@7",
                 r"wasmill trace 'x'\''; rm -rf ~'",
             ]
         );

@@ -2,6 +2,7 @@
 //! where `status`, `/readyz` and `/metrics` read them.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,8 @@ use std::sync::Arc;
 pub struct Watch {
     pipeline: String,
     consumer_group: String,
+    /// Messages inside calls, of all workers.
+    in_flight: AtomicI64,
     view: Mutex<View>,
 }
 
@@ -45,6 +48,7 @@ struct View {
 struct Worker {
     partitions: Vec<PartitionSnapshot>,
     blocked: Option<String>,
+    memory_bytes: u64,
 }
 
 impl Watch {
@@ -53,6 +57,7 @@ impl Watch {
         Self {
             pipeline: pipeline.to_owned(),
             consumer_group: consumer_group.to_owned(),
+            in_flight: AtomicI64::new(0),
             view: Mutex::new(View {
                 plugin_digest: plugin_digest.to_owned(),
                 state: State::Starting,
@@ -123,6 +128,8 @@ impl Watch {
             plugin_digest: view.plugin_digest.clone(),
             partitions,
             totals: view.totals,
+            in_flight: u64::try_from(self.in_flight.load(Ordering::Relaxed)).unwrap_or_default(),
+            handler_memory_bytes: view.workers.iter().map(|worker| worker.memory_bytes).sum(),
             alerts: Vec::new(),
         };
         snapshot.alerts = view.judged(snapshot.lag(), Instant::now());
@@ -221,7 +228,9 @@ impl WorkerWatch {
 impl Observer for WorkerWatch {
     fn calling(&mut self, messages: usize) {
         let messages = i64::try_from(messages).unwrap_or(i64::MAX);
-        self.in_flight.add(messages - self.calling);
+        let more = messages - self.calling;
+        self.in_flight.add(more);
+        self.watch.in_flight.fetch_add(more, Ordering::Relaxed);
         self.calling = messages;
     }
 
@@ -280,6 +289,7 @@ impl Observer for WorkerWatch {
         if let Some(worker) = view.workers.get_mut(self.worker) {
             worker.partitions = partitions;
             worker.blocked = blocked.map(ToOwned::to_owned);
+            worker.memory_bytes = memory_bytes;
         }
     }
 

@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::pipeline::returned;
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Snapshot {
     pub pipeline: String,
@@ -18,6 +20,12 @@ pub struct Snapshot {
     /// What `alerts` of the configuration watches.
     #[serde(default)]
     pub alerts: Vec<Alert>,
+    /// Messages inside calls of the handler.
+    #[serde(default)]
+    pub in_flight: u64,
+    /// Linear memory of its instances, bytes.
+    #[serde(default)]
+    pub handler_memory_bytes: u64,
 }
 
 /// One value that the configuration watches (§9).
@@ -69,6 +77,17 @@ impl Alert {
     }
 }
 
+/// Where a partition of a pipeline comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A topic of the configuration.
+    Source,
+    /// Deferred retries that wait until they are due.
+    Retries,
+    /// Dead letters on their way back.
+    Redrives,
+}
+
 impl Snapshot {
     /// Messages of all partitions that are not finished.
     #[must_use]
@@ -92,6 +111,44 @@ impl Snapshot {
             .map_or(0, |oldest| now_ms.saturating_sub(oldest));
         let value = u64::try_from(age_ms).unwrap_or(0);
         *alert = Alert::new(AlertName::OldestAge, value, alert.limit);
+    }
+
+    /// Its partitions, each with where it comes from.
+    pub fn partitions_by_origin(&self) -> Vec<(Origin, &PartitionSnapshot)> {
+        let mut topics: Vec<&str> = self.partitions.iter().map(|p| p.topic.as_str()).collect();
+        topics.sort_unstable();
+        topics.dedup();
+        let group = self.consumer_group.as_str();
+        let origin = |name: &str| {
+            let comes_of = |of: &str| {
+                if returned::delay_of(name, of, group).is_some() {
+                    Some(Origin::Retries)
+                } else {
+                    (returned::redrive_topic(of, group) == name).then_some(Origin::Redrives)
+                }
+            };
+            let found = topics.iter().find_map(|of| comes_of(of));
+            found.unwrap_or(Origin::Source)
+        };
+        let origins: Vec<Origin> = topics.iter().map(|name| origin(name)).collect();
+        let of = |one: &PartitionSnapshot| {
+            let at = topics.binary_search(&one.topic.as_str()).ok();
+            at.and_then(|at| origins.get(at)).copied()
+        };
+        let partitions = self.partitions.iter();
+        partitions
+            .map(|one| (of(one).unwrap_or(Origin::Source), one))
+            .collect()
+    }
+
+    /// Messages of one origin that are not settled: `end - committed`, so one that is finished above a
+    /// gap still counts.
+    #[must_use]
+    pub fn waiting(&self, origin: Origin) -> u64 {
+        let own = self.partitions_by_origin().into_iter();
+        own.filter(|(of, _)| *of == origin)
+            .map(|(_, one)| one.end.saturating_sub(one.committed))
+            .sum()
     }
 }
 
@@ -173,4 +230,46 @@ pub enum WaitsFor {
     Settlement,
     /// The call runs.
     Call,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_that_wait_are_told_from_those_of_the_source() {
+        let partition = |topic: &str, committed, end| PartitionSnapshot {
+            topic: topic.into(),
+            partition: 0,
+            committed,
+            position: committed,
+            end,
+            held: 0,
+            held_bytes: 0,
+            oldest_unfinished_ms: None,
+            holder: None,
+        };
+        let snapshot = Snapshot {
+            alerts: Vec::new(),
+            pipeline: "p".into(),
+            consumer_group: "g".into(),
+            state: State::Running,
+            why: None,
+            plugin_digest: String::new(),
+            partitions: vec![
+                partition("in", 10, 100),
+                partition("in.g.redrive", 1, 3),
+                partition("in.g.retry.300ms", 4, 11),
+                partition("in.g.retry.2s", 0, 5),
+                // Another group's name is a topic like any other.
+                partition("in.h.retry.2s", 0, 1_000),
+            ],
+            totals: Totals::default(),
+            in_flight: 0,
+            handler_memory_bytes: 0,
+        };
+        assert_eq!(snapshot.waiting(Origin::Retries), 12);
+        assert_eq!(snapshot.waiting(Origin::Redrives), 2);
+        assert_eq!(snapshot.waiting(Origin::Source), 1_090);
+    }
 }

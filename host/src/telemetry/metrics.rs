@@ -14,7 +14,7 @@ use super::counts::LocalCounts;
 use super::labels::{
     DeadLetterReason, FaultReason, IdempotencyResult, Label, Outcome, PublishError, ReplyDropped,
 };
-use crate::pipeline::snapshot::{PartitionSnapshot, Snapshot, State};
+use crate::pipeline::snapshot::{Origin, PartitionSnapshot, Snapshot, State};
 
 /// Why metrics could not be made or shown.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,7 @@ const STATES: &[(State, &str)] = &[
     (State::Running, "running"),
     (State::Blocked, "blocked"),
     (State::Draining, "draining"),
+    (State::Paused, "paused"),
     (State::Stopped, "stopped"),
     (State::Failed, "failed"),
 ];
@@ -167,6 +168,7 @@ struct Families {
     handler_duration: HistogramVec,
     faults: IntCounterVec,
     retries: IntCounterVec,
+    retries_waiting: IntGaugeVec,
     circuits_opened: IntCounterVec,
     dead_letters: IntCounterVec,
     idempotency: IntCounterVec,
@@ -237,10 +239,16 @@ impl Families {
                 "attempts that failed and will be made again",
                 own,
             )?,
+            retries_waiting: int_gauges(
+                &registry,
+                "retries_waiting",
+                "deferred retries that are not due or not done yet",
+                own,
+            )?,
             circuits_opened: counters(
                 &registry,
                 "circuit_opened_total",
-                "attempts that failed and will be made again",
+                "times the circuit opened and paused the pipeline",
                 own,
             )?,
             dead_letters: counters(
@@ -329,6 +337,7 @@ impl Families {
         self.unfinished_age.reset();
         self.pipeline_state.reset();
         self.alert.reset();
+        self.retries_waiting.reset();
     }
 
     fn fill(
@@ -348,6 +357,9 @@ impl Families {
                 .with_label_values(&[pipeline, group, alert.alert.as_str()])
                 .set(i64::from(alert.firing));
         }
+        self.retries_waiting
+            .with_label_values(&[pipeline, group])
+            .set(as_gauge(snapshot.waiting(Origin::Retries)));
         for partition in &snapshot.partitions {
             let number = partition.partition.to_string();
             let labels: [&str; 4] = [pipeline, group, &partition.topic, &number];
@@ -490,6 +502,8 @@ mod tests {
             partitions: vec![partition()],
             totals: Totals::default(),
             alerts: Vec::new(),
+            in_flight: 0,
+            handler_memory_bytes: 0,
         }
     }
 
@@ -547,16 +561,28 @@ mod tests {
 
     #[test]
     fn exactly_one_state_is_one() {
-        let text = render(&Metrics::new().unwrap(), &[snapshot(State::Blocked)]);
-        for (state, name) in STATES {
-            let value = i32::from(*state == State::Blocked);
-            assert_line(
-                &text,
-                &format!(
-                    r#"wasmill_pipeline_state{{consumer_group="g",pipeline="p",state="{name}"}} {value}"#
-                ),
-            );
+        for (is, _) in STATES {
+            let text = render(&Metrics::new().unwrap(), &[snapshot(*is)]);
+            for (state, name) in STATES {
+                // As the state is called everywhere else.
+                assert_eq!(serde_json::to_value(state).unwrap(), *name);
+                let own = r#"consumer_group="g",pipeline="p""#;
+                let value = i32::from(state == is);
+                let line = format!(r#"wasmill_pipeline_state{{{own},state="{name}"}} {value}"#);
+                assert_line(&text, &line);
+            }
         }
+    }
+
+    #[test]
+    fn deferred_retries_that_wait_are_a_gauge_of_their_own() {
+        let mut waiting = snapshot(State::Running);
+        let mut retries = partition();
+        retries.topic = "orders.g.retry.30s".into();
+        waiting.partitions.push(retries);
+        let text = render(&Metrics::new().unwrap(), &[waiting]);
+        let own = r#"consumer_group="g",pipeline="p""#;
+        assert_line(&text, &format!("wasmill_retries_waiting{{{own}}} 100"));
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod sandbox;
 mod state;
 mod storm;
 mod tracing;
+mod watch;
 
 use wasmill_tests::checker::{Guarantee, Terms};
 use wasmill_tests::site::plugin;

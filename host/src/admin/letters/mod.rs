@@ -9,6 +9,7 @@ mod filter;
 pub mod groups;
 pub mod job;
 pub mod list;
+pub mod open;
 pub mod redrive;
 mod remote;
 pub mod routes;

@@ -1,6 +1,6 @@
 //! The keys of `ordering`, `retry` and `idempotency`.
 
-use super::super::shape::{Block, Field, Kind, Later, Need};
+use super::super::shape::{Block, Field, Kind, Need};
 use super::words::{ATTEMPTS_MAX, FINGERPRINT_MAX, HOUR, MS, SECOND, choice, later_choice};
 
 pub(super) static ORDERING: Block = Block {

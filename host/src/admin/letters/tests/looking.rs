@@ -201,3 +201,67 @@ fn a_message_is_shown_with_what_its_groups_made_of_it() {
     let missing = fixture.console.message_facts("orders", 0, 9).unwrap_err();
     assert_eq!(missing.code, Code::UnknownMessage);
 }
+
+#[test]
+fn open_letters_are_counted_by_pipeline_up_to_open_letters_max() {
+    let fixture = Fixture::new();
+    fixture.write((0..5).map(dead));
+    fixture.set(&dead(1), State::Resolved);
+    fixture.set(&dead(2), State::Redriving);
+    let backlogs = fixture.console.status().unwrap().backlogs;
+    assert_eq!(backlogs.len(), 1);
+    let mail = &backlogs[0];
+    assert_eq!(
+        (mail.pipeline.as_str(), mail.dead_letters_open),
+        ("mail", 3)
+    );
+    assert!(!mail.dead_letters_more);
+    fixture.write((5..OPEN_LETTERS_MAX + 1).map(dead));
+    let mail = &fixture.console.status().unwrap().backlogs[0];
+    assert_eq!(mail.dead_letters_open, OPEN_LETTERS_MAX - 1);
+    assert!(!mail.dead_letters_more, "all were counted");
+    fixture.write((0..5).map(|offset| dead(OPEN_LETTERS_MAX + 2 + offset)));
+    let mail = &fixture.console.status().unwrap().backlogs[0];
+    assert_eq!(mail.dead_letters_open, OPEN_LETTERS_MAX);
+    assert!(mail.dead_letters_more);
+}
+
+#[test]
+fn one_count_looks_at_open_scan_max_messages_and_tells_of_open_pipelines_max() {
+    let fixture = Fixture::new();
+    // The newest are closed and their block is not full, so each is looked at.
+    fixture.write((0..3).map(dead));
+    fixture.write((3..OPEN_SCAN_MAX + 3).map(dead));
+    let closed = (3..OPEN_SCAN_MAX + 3).map(|offset| {
+        let record = Record::new(State::Resolved, 1, "cli", None);
+        Write::Meta {
+            key: letter_state::key(&dead(offset).id(), 0),
+            value: Some(record.encode()),
+        }
+    });
+    fixture.commit(Commit {
+        writes: closed.collect(),
+        ..Commit::default()
+    });
+    // A first count passes over less than all, and says so; what it saw closed is not looked at again.
+    assert!(fixture.console.status().unwrap().backlogs.is_empty());
+    let mail = &fixture.console.status().unwrap().backlogs[0];
+    assert_eq!((mail.dead_letters_open, mail.dead_letters_more), (3, false));
+    let running: Vec<Snapshot> = (0..OPEN_PIPELINES_MAX)
+        .map(|number| Snapshot {
+            alerts: Vec::new(),
+            pipeline: format!("p{number}"),
+            consumer_group: "g".into(),
+            state: pipeline::snapshot::State::Running,
+            why: None,
+            plugin_digest: String::new(),
+            partitions: Vec::new(),
+            totals: Totals::default(),
+            in_flight: 0,
+            handler_memory_bytes: 0,
+        })
+        .collect();
+    let told = fixture.console.backlogs(&running).unwrap();
+    assert_eq!(told.len(), OPEN_PIPELINES_MAX);
+    assert!(told.iter().all(|one| one.pipeline != "mail"));
+}

@@ -14,6 +14,7 @@ use crate::admin::letters::close::{CLOSE_MAX, Verb};
 use crate::admin::letters::groups::FAILURE_GROUPS_MAX;
 use crate::admin::letters::job::JobRecord;
 use crate::admin::letters::list::{DEAD_LETTERS_MAX, IDS_MAX, LIST_BYTES_MAX};
+use crate::admin::letters::open::{OPEN_LETTERS_MAX, OPEN_PIPELINES_MAX, OPEN_SCAN_MAX};
 use crate::admin::letters::redrive::{JOBS_KEPT_MAX, MAX_REDRIVES_DEFAULT};
 use crate::admin::letters::state::BLOCK;
 use crate::admin::letters::sweep::{PART_EVERY, Sweep};
@@ -22,10 +23,12 @@ use crate::admin::letters::wire::{
 };
 use crate::connector::embedded::{Append, ChunkBuilder, Commit, Log, Options, TopicSpec, Write};
 use crate::message::{HeadersBuf, MessageRef};
+use crate::pipeline;
 use crate::pipeline::dead_letter::DeadLetter as Letter;
 use crate::pipeline::letter_state::{self, Record, State};
 use crate::pipeline::offsets::Progress;
 use crate::pipeline::returned::{Returned, redrive_topic};
+use crate::pipeline::snapshot::{Snapshot, Totals};
 use crate::pipeline::verdict::Reason;
 
 const DLQ: &str = "orders.email.dlq";

@@ -1,0 +1,228 @@
+//! What an operator watches: `top`, `tap`, `status`, and the metrics of a running host (§12.3).
+
+use std::collections::BTreeSet;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use wasmill::admin::wire::{Blob, Header, Record};
+use wasmill_tests::input::{Expected, Input};
+use wasmill_tests::process::{Process, until};
+use wasmill_tests::site::{Site, host_binary};
+
+use crate::{probe, probe_pipeline};
+
+const SLOW: &str =
+    "    retry: { max_attempts: 5, backoff: { initial_interval: 60s, max_interval: 60s } }\n";
+const DEFERRED: &str = "    ordering: { by: none }\n    retry: { mode: deferred, max_attempts: 4, backoff: { initial_interval: 60s, max_interval: 60s } }\n";
+
+/// The metrics of the interfaces, each with a label that its series have beside those of the pipeline.
+const METRICS: [(&str, &str); 19] = [
+    ("wasmill_messages_published_total", "topic"),
+    ("wasmill_publish_duration_seconds_count", ""),
+    ("wasmill_publish_errors_total", "reason"),
+    ("wasmill_queue_depth", "partition"),
+    ("wasmill_oldest_message_age_seconds", "partition"),
+    ("wasmill_consumer_lag", "kind"),
+    ("wasmill_messages_consumed_total", "outcome"),
+    ("wasmill_handler_duration_seconds_count", ""),
+    ("wasmill_faults_total", "reason"),
+    ("wasmill_retries_total", ""),
+    ("wasmill_retries_waiting", ""),
+    ("wasmill_circuit_opened_total", ""),
+    ("wasmill_dead_letters_total", "reason"),
+    ("wasmill_idempotency_total", "result"),
+    ("wasmill_in_flight", ""),
+    ("wasmill_committed_offset", "partition"),
+    ("wasmill_unfinished_age_seconds", "partition"),
+    ("wasmill_handler_memory_bytes", ""),
+    ("wasmill_pipeline_state", "state"),
+];
+
+fn text(site: &Site, arguments: &[&str]) -> String {
+    let data_dir = site.data_dir();
+    let mut all = vec!["--data-dir", data_dir.to_str().unwrap()];
+    all.extend(arguments);
+    let done = site.command(&all, &[]);
+    let errors = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success(), "{errors}");
+    String::from_utf8(done.stdout).unwrap()
+}
+
+/// Name and labels of every series on `/metrics`.
+fn series(process: &Process) -> BTreeSet<String> {
+    let (code, text) = process.health("/metrics");
+    assert_eq!(code, 200);
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let named = lines.filter_map(|line| line.rsplit_once(' '));
+    named.map(|(name, _)| name.to_owned()).collect()
+}
+
+/// Messages of all kinds, no two alike in key, header, or reason.
+fn inputs(from: u32, count: u32) -> Vec<Input> {
+    (from..from + count)
+        .map(|n| {
+            let (id, key) = (format!("m{n}"), format!("key-{n}"));
+            let input = match n % 4 {
+                0 => Input::planned(&id, &key, "reject", 0, Expected::dead("rejected", 1)),
+                1 => Input::planned(&id, &key, "fail_times", 1, Expected::one("out")),
+                _ => Input::ok(&id, &key),
+            };
+            input.header("correlation-id", &format!("c-{n}"))
+        })
+        .collect()
+}
+
+#[test]
+fn every_metric_is_there_from_the_start_and_no_label_set_grows_with_messages() {
+    let quick = "    retry: { max_attempts: 3, backoff: { initial_interval: 10ms, max_interval: 10ms } }\n    idempotency: { key: message.key, ttl: 1h }\n";
+    let site = Site::new(&probe_pipeline(&format!("{quick}{}", probe(""))));
+    site.publish("in", 2, &inputs(0, 8));
+    let mut process = site.start();
+    process.await_drained();
+    let before = series(&process);
+    for (name, label) in METRICS {
+        let mut own = before.iter().filter(|one| {
+            let rest = one.strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with('{'))
+        });
+        let one = own.next().unwrap_or_else(|| panic!("no series of {name}"));
+        assert!(one.contains(r#"pipeline="probe""#), "{one}");
+        assert!(
+            label.is_empty() || one.contains(&format!("{label}=\"")),
+            "{one}"
+        );
+    }
+    let records: Vec<Record> = inputs(8, 400).iter().map(Input::record).collect();
+    process.remote().produce("in", &records).unwrap();
+    process.await_drained();
+    assert!(process.metric("wasmill_messages_consumed_total", &[]) >= 408.0);
+    assert!(process.metric("wasmill_dead_letters_total", &[r#"reason="rejected""#]) >= 100.0);
+    assert_eq!(series(&process), before);
+    process.stop();
+}
+
+#[test]
+fn top_once_prints_a_frame_and_status_names_the_holder_with_show() {
+    let site = Site::new(&probe_pipeline(&format!("{SLOW}{}", probe(""))));
+    let held = Input::planned("held", "a", "fail_times", 2, Expected::one("out"));
+    let dead = Input::planned("dead", "b", "reject", 0, Expected::dead("rejected", 1));
+    site.publish("in", 1, &[held, dead, Input::ok("fine", "c")]);
+    let process = site.start();
+    until("the message holds its partition", || {
+        let held = process.partitions().iter().any(|one| one.holder.is_some());
+        let dead = process.metric("wasmill_dead_letters_total", &[]) >= 1.0;
+        (held && dead).then_some(())
+    });
+    let frame = text(&site, &["top", "--once"]);
+    let row = frame
+        .lines()
+        .find(|line| line.starts_with("probe"))
+        .unwrap();
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(cells[1], "running", "{frame}");
+    // Off a terminal it is the same without the option.
+    assert!(text(&site, &["top"]).contains("probe"));
+    let status = text(&site, &["status"]);
+    assert!(status.contains("wasmill show in/0@0"), "{status}");
+    assert!(status.contains("probe: 1 open"), "{status}");
+    let data_dir = site.data_dir();
+    text(
+        &site,
+        &["dlq", "resolve", "--all", "--yes", "--note", "known"],
+    );
+    let status = process.status();
+    assert_eq!(status.backlogs[0].dead_letters_open, 0);
+    process.stop();
+    let none = site.command(
+        &["--data-dir", data_dir.to_str().unwrap(), "top", "--once"],
+        &[],
+    );
+    assert_eq!(none.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&none.stderr).contains("no host runs"));
+}
+
+#[test]
+fn retries_that_wait_are_told_by_status_and_by_a_metric() {
+    let site = Site::new(&probe_pipeline(&format!("{DEFERRED}{}", probe(""))));
+    let inputs: Vec<Input> = (0..7)
+        .map(|n| Input::planned(&format!("j{n}"), "k", "fail_times", 1, Expected::one("out")))
+        .collect();
+    site.publish("in", 2, &inputs);
+    let process = site.start();
+    until("all are put aside", || {
+        (process.metric("wasmill_retries_waiting", &[]) >= 7.0).then_some(())
+    });
+    assert_eq!(process.status().backlogs[0].retries_waiting, 7);
+    process.stop();
+}
+
+fn record(kind: &str, number: u32) -> Record {
+    Record {
+        payload: Some(Blob(format!("{{\"n\": {number}}}").into_bytes())),
+        headers: vec![Header {
+            name: "kind".into(),
+            value: Some(Blob(kind.as_bytes().to_vec())),
+        }],
+        ..Record::default()
+    }
+}
+
+#[test]
+fn tap_shows_what_arrives_and_fits_and_says_what_it_passed_over() {
+    let site = Site::new(&probe_pipeline(&probe("")));
+    site.publish("in", 2, &[Input::ok("before", "a")]);
+    let mut process = site.start();
+    process.await_drained();
+    let data_dir = site.data_dir();
+    let tap = Command::new(host_binary())
+        .args(["--data-dir", data_dir.to_str().unwrap(), "tap", "other"])
+        .args([
+            "--filter",
+            r#"message.header("kind") == "order""#,
+            "-n",
+            "3",
+            "-o",
+            "json",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It begins where the topic ends when it starts: produce until it has seen enough.
+    let mut tap = Some(tap);
+    let mut number = 0;
+    let done = until("the tap ends by itself", || {
+        for kind in ["note", "order"] {
+            process
+                .remote()
+                .produce("other", &[record(kind, number)])
+                .unwrap();
+            number += 1;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        let ended = tap.as_mut()?.try_wait().unwrap().is_some();
+        ended.then(|| tap.take())?
+    });
+    let done = done.wait_with_output().unwrap();
+    assert!(done.status.success());
+    let shown = String::from_utf8(done.stdout).unwrap();
+    let lines: Vec<serde_json::Value> = shown
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 3, "{shown}");
+    for line in &lines {
+        assert_eq!(line["headers"][0]["value"], "order", "{line}");
+    }
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(
+        said.contains("3 shown of") && said.contains("passed over"),
+        "{said}"
+    );
+    let wrong = site.command(
+        &["--data-dir", data_dir.to_str().unwrap(), "tap", "othr"],
+        &[],
+    );
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("did you mean other?"));
+    process.stop();
+}
