@@ -235,7 +235,7 @@ impl Trial {
 /// Fills the step of the ladder that is always there with messages as a host puts them aside.
 fn put_aside(log: &Log, messages: u64) -> Result<(), String> {
     let partitions = NonZeroU32::new(store::PARTITIONS).ok_or("no partitions")?;
-    let mut spec = TopicSpec::new(&retry_topic(NAME, NAME, WAIT_MS), partitions);
+    let mut spec = TopicSpec::new(retry_topic(NAME, NAME, WAIT_MS), partitions);
     // As the host makes it, or it would not take it for its own.
     spec.internal = true;
     spec.max_message_bytes = spec
