@@ -179,3 +179,23 @@ fn a_ledger_that_is_rebuilt_has_the_same_balances_byte_for_byte() {
         assert_eq!(first, second, "{account}");
     }
 }
+
+#[test]
+fn a_request_for_a_price_is_answered_and_what_is_no_question_is_a_dead_letter() {
+    let example = Example::start("pricing");
+    let answers = example.type_all("wasmill request");
+    let pens: Value = serde_json::from_str(answers[0].trim()).unwrap();
+    assert_eq!(
+        (&pens["total_cents"], &pens["currency"]),
+        (&750.into(), &"EUR".into()),
+        "{answers:?}"
+    );
+    assert!(answers[1].contains("error"), "{answers:?}");
+    let nonsense = "wasmill request pricing.requests 'how much is the fish' --timeout 1s";
+    assert!(!example.terminal.output(nonsense).status.success());
+    until("it is a dead letter", || {
+        (example.dead_letters().len() == 1).then_some(())
+    });
+    let listed = example.type_all("wasmill dlq list");
+    assert!(listed[0].contains("pricing"), "{listed:?}");
+}

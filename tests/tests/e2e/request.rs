@@ -80,7 +80,7 @@ fn ask(site: &Site, numbers: &AtomicU64, count: u64, tally: &Tally) {
                 let of_first = format!("{first} {}", first + 1);
                 let fits = text == own
                     || n % 10 == 1 && text == of_first
-                    || n % 10 == 0 && text == format!("{} {}", n + 1, n + 2);
+                    || n.is_multiple_of(10) && text == format!("{} {}", n + 1, n + 2);
                 if !fits || fails {
                     tally.wrong.lock().unwrap().push(format!("{n} got {text}"));
                 }

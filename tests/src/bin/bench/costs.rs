@@ -8,7 +8,7 @@ use std::path::Path;
 use wasmill::config::valid::RetryMode;
 use wasmill::connector::embedded::{Log, TopicSpec};
 use wasmill::message::MessageRef;
-use wasmill::pipeline::returned::{Returned, retry_topic};
+use wasmill::pipeline::returned::{ADDED_BYTES_MAX, Returned, retry_topic};
 
 use crate::hosted::Setup;
 use crate::report::{self, Row};
@@ -235,8 +235,12 @@ impl Trial {
 /// Fills the step of the ladder that is always there with messages as a host puts them aside.
 fn put_aside(log: &Log, messages: u64) -> Result<(), String> {
     let partitions = NonZeroU32::new(store::PARTITIONS).ok_or("no partitions")?;
-    let mut spec = TopicSpec::new(&retry_topic(NAME, NAME, WAIT_MS), partitions);
+    let mut spec = TopicSpec::new(retry_topic(NAME, NAME, WAIT_MS), partitions);
+    // As the host makes it, or it would not take it for its own.
     spec.internal = true;
+    spec.max_message_bytes = spec
+        .max_message_bytes
+        .saturating_add(ADDED_BYTES_MAX as u32);
     let topic = log.create_topic(&spec).map_err(|error| error.to_string())?;
     let now_ms = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
