@@ -64,6 +64,20 @@ pub(super) fn alerts(pipeline: &Pipeline) -> Vec<Rule> {
     rules
 }
 
+/// How attempts are told to a receiver of traces, when there is one.
+pub(super) fn traces(config: &Config) -> Rule {
+    let context = match config.host.creation_context {
+        CreationContext::Link => "in a trace of its own with a link to the one of its message",
+        CreationContext::Parent => {
+            "in the trace of its message (`tracing: { creation_context: parent }`)"
+        }
+    };
+    rule(
+        "an attempt is traced",
+        &*format!("{context}, when `OTEL_EXPORTER_OTLP_ENDPOINT` names a receiver and the message is sampled or has failed"),
+    )
+}
+
 pub(super) fn limits_of_promise(config: &Config, pipeline: &Pipeline) -> Vec<Rule> {
     let promise = match pipeline.delivery {
         Delivery::AtLeastOnce => {

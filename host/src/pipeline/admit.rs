@@ -85,15 +85,35 @@ where
         let Some(max) = self.within_rate(max) else {
             return Ok(());
         };
-        if self.probes && self.lanes.next_due().is_some_and(|due| due > self.now_ms()) {
-            // Each probe another key: the one that waits longest.
-            self.lanes.wake_first_timed();
+        if self.probes {
+            self.collect_probe()?;
+            self.spend_rate(max);
+            return Ok(());
         }
         if !self.lanes.is_empty() {
             self.collect_due(max);
         }
         self.collect_fresh(max)?;
         self.spend_rate(max);
+        Ok(())
+    }
+
+    /// One message of another key each time: in turn one that was not tried yet, and the one that waits
+    /// longest. Keys that would fail in any case must not be all that is asked.
+    fn collect_probe(&mut self) -> Result<(), Halt> {
+        self.probes_fresh = !self.probes_fresh;
+        if self.probes_fresh {
+            self.collect_fresh(1)?;
+        }
+        if self.entries.is_empty() {
+            if self.lanes.next_due().is_some_and(|due| due > self.now_ms()) {
+                self.lanes.wake_first_timed();
+            }
+            self.collect_due(1);
+        }
+        if self.entries.is_empty() {
+            self.collect_fresh(1)?;
+        }
         Ok(())
     }
 

@@ -200,6 +200,10 @@ where
         let now_ms = self.now_ms();
         let key = self.circuit_key(entry);
         let was_open = circuit.is_open();
+        if !was_open && entry.delivery.attempts > 0 {
+            // Retries come together: many keys that always fail in one call say nothing about the others.
+            return false;
+        }
         let open = circuit.failed(key, now_ms, report.error());
         if open {
             self.probes = false;

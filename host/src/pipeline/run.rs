@@ -255,6 +255,8 @@ pub struct Worker<C: Connector, H, K, O> {
     pub(super) closings: u64,
     /// The current call is a probe of the circuit.
     pub(super) probes: bool,
+    /// The last probe was of a message that had not been tried before.
+    pub(super) probes_fresh: bool,
     pub(super) rate: Option<Arc<Rate>>,
     /// When the rate limit lets something through again.
     pub(super) rate_ns: u64,
@@ -372,6 +374,7 @@ where
                 .map_or(0, |circuit| circuit.closings()),
             circuit: parts.circuit,
             probes: false,
+            probes_fresh: false,
             rate: parts.rate,
             rate_ns: 0,
             entries: Vec::new(),
