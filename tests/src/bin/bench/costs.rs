@@ -3,17 +3,22 @@
 
 use std::path::Path;
 
+use wasmill::connector::embedded::Log;
+
 use crate::hosted::Setup;
 use crate::report::{self, Row};
-use crate::{Arguments, Case, Measure, store};
+use crate::{Arguments, Case, Measure, deferred, store};
 
-const MESSAGES: u64 = 200_000;
+pub(crate) const MESSAGES: u64 = 200_000;
 /// One message in so many is another.
 const ONE_IN: u64 = 20;
+/// So many are.
+pub(crate) const ODD: u64 = MESSAGES / ONE_IN;
 const ROUNDS: usize = 5;
+const TOPIC: &str = "costs";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Odd {
+pub(crate) enum Odd {
     None,
     /// Rejected by the handler: a dead letter.
     Reject,
@@ -25,8 +30,8 @@ enum Odd {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     let echo = arguments.component("hostile")?;
-    let (mut letters, mut retries, mut duplicates) =
-        (Cost::default(), Cost::default(), Cost::default());
+    let (mut letters, mut retries) = (Cost::default(), Cost::default());
+    let (mut put_aside, mut duplicates) = (Cost::default(), Cost::default());
     for round in 0..ROUNDS {
         let run = |odd, case| one(arguments, &echo, round, odd, case);
         let plain = run(Odd::None, Case::AtLeastOnce)?;
@@ -34,6 +39,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
         let failed = run(Odd::Fail, Case::AtLeastOnce)?;
         letters.add(&plain, &rejected);
         retries.add(&rejected, &failed);
+        put_aside.add(&rejected, &deferred::retries(arguments, &echo, round)?);
         let keyed = run(Odd::None, Case::Idempotent)?;
         let repeated = run(Odd::Repeat, Case::Idempotent)?;
         duplicates.add(&keyed, &repeated);
@@ -47,6 +53,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
             Row::new("a dead letter, CPU", letters.cpu),
             Row::new("a retry, wall time (backoff 1 ms)", retries.wall),
             Row::new("a retry, CPU", retries.cpu),
+            Row::new("a deferred retry, wall time (waits 1 ms)", put_aside.wall),
+            Row::new("a deferred retry, CPU", put_aside.cpu),
             Row::new(
                 "a duplicate skipped, wall time (less than a message: no call)",
                 duplicates.wall,
@@ -54,7 +62,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
             Row::new("a duplicate skipped, CPU", duplicates.cpu),
         ],
     );
-    Ok(())
+    deferred::waiting(arguments, &echo, ROUNDS)
 }
 
 #[derive(Default)]
@@ -80,10 +88,34 @@ fn one(
     case: Case,
 ) -> Result<Measure, String> {
     let dir = arguments.dir.join(format!("costs-{round}"));
-    store::prepare(&dir, 0)?;
-    store::warm(&dir, echo)?;
-    let log = store::open(&dir)?;
-    store::fill(&log, "costs", MESSAGES, |sequence, payload, _| {
+    let log = data(&dir, echo)?;
+    fill(&log, odd)?;
+    log.close().map_err(|error| error.to_string())?;
+    let mut setup = Setup::new(&dir, TOPIC, echo, case);
+    setup.input = TOPIC;
+    setup.max_attempts = 2;
+    setup.has_circuit = false;
+    let measure = setup.run(MESSAGES)?;
+    store::clear(&dir)?;
+    Ok(measure)
+}
+
+/// A data directory without orders.
+pub(crate) fn data(dir: &Path, echo: &Path) -> Result<Log, String> {
+    store::prepare(dir, 0)?;
+    store::warm(dir, echo)?;
+    store::open(dir)
+}
+
+pub(crate) fn fill(log: &Log, odd: Odd) -> Result<(), String> {
+    store::create(log, TOPIC)?;
+    append(log, odd)
+}
+
+/// The messages of this bench, into a topic that is there.
+pub(crate) fn append(log: &Log, odd: Odd) -> Result<(), String> {
+    let topic = log.topic(TOPIC).ok_or("the topic is not there")?;
+    store::append(log, &topic, MESSAGES, |sequence, payload, _| {
         let is_odd = sequence % ONE_IN == 1;
         match odd {
             Odd::Reject if is_odd => payload.extend_from_slice(b"hostile:rejected"),
@@ -97,12 +129,5 @@ fn one(
             }
         }
         Ok(())
-    })?;
-    log.close().map_err(|error| error.to_string())?;
-    let mut setup = Setup::new(&dir, "costs", echo, case);
-    setup.input = "costs";
-    setup.max_attempts = 2;
-    let measure = setup.run(MESSAGES)?;
-    store::clear(&dir)?;
-    Ok(measure)
+    })
 }

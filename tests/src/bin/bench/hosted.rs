@@ -34,6 +34,12 @@ pub(crate) struct Setup<'a> {
     pub(crate) plugin: &'a Path,
     pub(crate) case: Case,
     pub(crate) max_attempts: u32,
+    /// Off where messages fail by themselves: due retries fill a call, and would look like an outage.
+    pub(crate) has_circuit: bool,
+    /// `retry.mode: deferred`.
+    pub(crate) defers: bool,
+    /// Another topic that the group reads, and how many have to be finished in it too.
+    pub(crate) also: Option<(&'a str, u64)>,
 }
 
 impl<'a> Setup<'a> {
@@ -45,6 +51,9 @@ impl<'a> Setup<'a> {
             plugin,
             case,
             max_attempts: 1,
+            has_circuit: true,
+            defers: false,
+            also: None,
         }
     }
 
@@ -65,7 +74,15 @@ impl<'a> Setup<'a> {
         look();
         let (cpu, started) = (store::cpu_seconds(), Instant::now());
         let before = progress.committed()?;
-        while progress.committed()? < messages {
+        let also = self.also.map(|(topic, count)| {
+            store::Durable::of(host.log(), self.name, topic).map(|progress| (progress, count))
+        });
+        let also = also.transpose()?;
+        let is_open = || match &also {
+            Some((progress, count)) => progress.committed().map(|finished| finished < *count),
+            None => Ok(false),
+        };
+        while progress.committed()? < messages || is_open()? {
             if started.elapsed() > DEADLINE {
                 return Err(format!(
                     "the host did not settle {messages}: {:?}",
@@ -80,7 +97,7 @@ impl<'a> Setup<'a> {
             messages: messages - before,
         };
         look();
-        drop(progress);
+        drop((progress, also));
         stop(host)?;
         Ok(measure)
     }
@@ -129,7 +146,11 @@ impl<'a> Setup<'a> {
                 on_dead_letter: OnDeadLetter::Continue,
             },
             retry: Retry {
-                mode: valid::RetryMode::Inline,
+                mode: if self.defers {
+                    valid::RetryMode::Deferred
+                } else {
+                    valid::RetryMode::Inline
+                },
                 max_attempts: NonZeroU32::new(self.max_attempts).ok_or("no attempts")?,
                 max_elapsed: None,
                 backoff: Backoff {
@@ -140,7 +161,7 @@ impl<'a> Setup<'a> {
             },
             idempotency: self.idempotency()?,
             filter: None,
-            circuit: Some(valid::Circuit::default()),
+            circuit: self.has_circuit.then(valid::Circuit::default),
             rate_limit: None,
             handler: handler(self.plugin)?,
             outputs: vec![Output {

@@ -4,6 +4,7 @@
 
 mod bare;
 mod costs;
+mod deferred;
 mod frame;
 mod hosted;
 mod latency;

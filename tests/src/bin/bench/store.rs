@@ -65,8 +65,17 @@ pub(crate) fn fill(
     messages: u64,
     write: impl Fn(u64, &mut Vec<u8>, &mut HeadersBuf) -> Result<(), String>,
 ) -> Result<(), String> {
-    let topic = create(log, topic)?;
-    let mut appender = Appender::new(&topic);
+    append(log, &create(log, topic)?, messages, write)
+}
+
+/// The same into a topic that is there.
+pub(crate) fn append(
+    log: &Log,
+    topic: &Arc<Topic>,
+    messages: u64,
+    write: impl Fn(u64, &mut Vec<u8>, &mut HeadersBuf) -> Result<(), String>,
+) -> Result<(), String> {
+    let mut appender = Appender::new(topic);
     let (mut payload, mut headers) = (Vec::new(), HeadersBuf::new());
     for sequence in 0..messages {
         payload.clear();
