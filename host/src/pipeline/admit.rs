@@ -14,6 +14,7 @@ use crate::pipeline::handler::Handler;
 use crate::pipeline::lane::{LaneKey, Until, lane_of};
 use crate::pipeline::offsets::Admission;
 use crate::pipeline::plan::Role;
+use crate::pipeline::reply;
 use crate::pipeline::returned::Returned;
 use crate::pipeline::run::{
     CALL_BYTES_MAX, Claimed, Clock, Entry, Halt, PutAside, Reject, Work, Worker,
@@ -509,6 +510,9 @@ where
                     return Stage::Enter(self.failed_filter(filter, message, &error), None);
                 }
             }
+        }
+        if reply::is_expired(message, self.unix_ms) {
+            return Stage::Enter(Work::Expired, None);
         }
         let stage = match policy {
             Some(_) => self.deduplicate(delivery, looked, proved),

@@ -198,6 +198,8 @@ pub(super) enum Work {
     Duplicate(Completion),
     /// The pipeline's filter passes it over.
     Filtered,
+    /// Its deadline has passed (§8.2).
+    Expired,
     /// It goes to the dead letters without a call.
     Refuse(Reason, String),
 }
