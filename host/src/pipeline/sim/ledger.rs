@@ -233,8 +233,24 @@ impl Ledger {
         later.sort_by_key(|input| {
             !(input.fate.outputs == 0 && self.successes.contains_key(&input.id))
         });
+        let optional =
+            self.judge_later(scenario, durable, contents, &later, &mut ends, &mut copies)?;
+        self.check_copies(contents, &ends, &copies, &optional)?;
+        Ok(ends)
+    }
+
+    /// Duplicates, conflicts, and successes without outputs. Copies that may be visible or not.
+    fn judge_later(
+        &mut self,
+        scenario: &Scenario,
+        durable: &Durable,
+        contents: &Contents,
+        later: &[&Input],
+        ends: &mut BTreeMap<Id, Ended>,
+        copies: &mut BTreeMap<Id, usize>,
+    ) -> Result<BTreeMap<Id, usize>, String> {
         let mut optional: BTreeMap<Id, usize> = BTreeMap::new();
-        for input in later {
+        for input in later.iter().copied() {
             let letter = contents.letters.get(&input.id);
             let key = key_of(scenario, input).ok_or("no key")?;
             let Some(origin) = self.stands(durable, key, input.id).cloned() else {
@@ -245,7 +261,7 @@ impl Ledger {
                     ));
                 }
                 self.originates(durable, key, input, Status::Completed)?;
-                self.succeeded(input, &mut ends, &mut copies)?;
+                self.succeeded(input, ends, copies)?;
                 continue;
             };
             let agrees = |origin: &Origin| (origin.payload != input.payload) == letter.is_some();
@@ -270,13 +286,12 @@ impl Ledger {
                 let whose = if by_former {
                     &mut optional
                 } else {
-                    &mut copies
+                    &mut *copies
                 };
                 *whose.entry(origin.id).or_default() += 1;
             }
         }
-        self.check_copies(contents, &ends, &copies, &optional)?;
-        Ok(ends)
+        Ok(optional)
     }
 
     /// The outcome that stands for a message with this key. A failure does not, for one that was sent
