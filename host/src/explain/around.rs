@@ -2,7 +2,7 @@
 
 use super::words::{count, size, time};
 use super::{Rule, rule};
-use crate::config::valid::{By, Config, Delivery, Durability, Pipeline};
+use crate::config::valid::{By, Config, CreationContext, Delivery, Durability, Pipeline};
 
 pub(super) fn grants(pipeline: &Pipeline) -> Vec<Rule> {
     let allow = &pipeline.handler.allow;
@@ -27,7 +27,13 @@ pub(super) fn grants(pipeline: &Pipeline) -> Vec<Rule> {
     ]
 }
 
-pub(super) fn alerts(pipeline: &Pipeline) -> Vec<Rule> {
+pub(super) fn watched(config: &Config, pipeline: &Pipeline) -> Vec<Rule> {
+    let mut rules = alerts(pipeline);
+    rules.push(traces(config));
+    rules
+}
+
+fn alerts(pipeline: &Pipeline) -> Vec<Rule> {
     let alerts = &pipeline.alerts;
     let mut rules = Vec::new();
     if let Some(lag) = alerts.lag {
@@ -65,7 +71,7 @@ pub(super) fn alerts(pipeline: &Pipeline) -> Vec<Rule> {
 }
 
 /// How attempts are told to a receiver of traces, when there is one.
-pub(super) fn traces(config: &Config) -> Rule {
+fn traces(config: &Config) -> Rule {
     let context = match config.host.creation_context {
         CreationContext::Link => "in a trace of its own with a link to the one of its message",
         CreationContext::Parent => {
@@ -74,7 +80,9 @@ pub(super) fn traces(config: &Config) -> Rule {
     };
     rule(
         "an attempt is traced",
-        &*format!("{context}, when `OTEL_EXPORTER_OTLP_ENDPOINT` names a receiver and the message is sampled or has failed"),
+        format!(
+            "{context}, when `OTEL_EXPORTER_OTLP_ENDPOINT` names a receiver and the message is sampled or has failed"
+        ),
     )
 }
 

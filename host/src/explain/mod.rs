@@ -59,7 +59,7 @@ fn one(config: &Config, pipeline: &Pipeline) -> Explained {
             ),
             section("when the host ends", failures::ends(config, pipeline)),
             section("what the handler may do", around::grants(pipeline)),
-            section("what is watched", around::alerts(pipeline)),
+            section("what is watched", around::watched(config, pipeline)),
             section(
                 "what is not promised",
                 around::limits_of_promise(config, pipeline),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::connector::{Connector, Messages, Next, ReadError, SettleError, Ticket};
 use crate::idempotency::completion::Completion;
 use crate::idempotency::{KeyHash, Table, TableError};
+use crate::message::MessageRef;
 use crate::pipeline::counts::{Counts, Observer};
 use crate::pipeline::handler::Handler;
 use crate::pipeline::overlay::Overlay;
@@ -18,6 +19,7 @@ use crate::plugin::frame::answers::{self, Answer};
 use crate::plugin::frame::{Batch, Call, Outcomes};
 use crate::plugin::{Fault, FaultKind, LogLine, StateWrite};
 
+use super::back::Kept;
 use super::dice::Dice;
 use super::scenario::{
     Failure, Id, OUTPUTS, OUTPUTS_MAX, RECORD_BYTES_MAX, STEP_NS, Said, Written,
@@ -32,27 +34,55 @@ pub(super) struct Broker {
     pub(super) tickets: Ticket,
 }
 
+/// Records of what came back that are read at once.
+const KEPT_READ: usize = 5;
+
 /// A place is an index.
-pub(super) struct Chunk(Arc<Written>);
+pub(super) enum Chunk {
+    Written(Arc<Written>),
+    /// From this offset on.
+    Kept(u64, Vec<Arc<Kept>>),
+}
 
 impl Messages for Chunk {
     fn seek(&self, offset: u64) -> Option<u64> {
-        let inputs = &self.0.inputs;
-        let at = inputs.iter().position(|input| input.id.1 >= offset)?;
-        Some(at as u64)
+        match self {
+            Self::Written(written) => {
+                let mut inputs = written.inputs.iter();
+                let at = inputs.position(|input| input.id.1 >= offset)?;
+                Some(at as u64)
+            }
+            Self::Kept(from, kept) => {
+                let at = offset.saturating_sub(*from);
+                (at < kept.len() as u64).then_some(at)
+            }
+        }
     }
 
     fn message(&self, place: u64) -> Option<Next<'_>> {
-        let input = self.0.inputs.get(place as usize)?;
+        let next = place + 1;
+        let (offset, message) = match self {
+            Self::Written(written) => {
+                let input = written.inputs.get(place as usize)?;
+                (input.id.1, input.message())
+            }
+            Self::Kept(from, kept) => {
+                let record = &kept.get(place as usize)?.record;
+                (from + place, MessageRef::read_record(record).unwrap().0)
+            }
+        };
         Some(Next {
-            offset: input.id.1,
-            message: input.message(),
-            next: place + 1,
+            offset,
+            message,
+            next,
         })
     }
 
     fn bytes(&self) -> usize {
-        self.0.inputs.len() * 100
+        match self {
+            Self::Written(written) => written.inputs.len() * 100,
+            Self::Kept(_, kept) => kept.len() * 100,
+        }
     }
 }
 
@@ -65,11 +95,16 @@ impl Connector for Broker {
         if world.fails() {
             return Err(ReadError::Transient("the disk is slow".to_owned()));
         }
+        if let Some(log) = world.durable.logs.get(&self.owned[partition]) {
+            let kept: Vec<_> = log.iter().skip(from as usize).take(KEPT_READ).collect();
+            let kept: Vec<_> = kept.into_iter().map(Arc::clone).collect();
+            return Ok((!kept.is_empty()).then_some(Chunk::Kept(from, kept)));
+        }
         let has = |written: &&Arc<Written>| written.inputs.iter().any(|i| i.id.1 >= from);
         Ok(world
             .written(self.owned[partition])
             .find(has)
-            .map(|written| Chunk(Arc::clone(written))))
+            .map(|written| Chunk::Written(Arc::clone(written))))
     }
 
     fn end(&self, partition: usize) -> u64 {
@@ -132,7 +167,7 @@ pub(super) struct VirtualClock {
 
 impl Clock for VirtualClock {
     fn unix_ms(&self) -> i64 {
-        1_700_000_000_000 + (lock(&self.world).now_ns / 1_000_000) as i64
+        lock(&self.world).unix_ms()
     }
 
     fn monotonic_ns(&self) -> u64 {
@@ -250,7 +285,8 @@ impl Guest {
                 })
                 .collect::<Vec<_>>()
         };
-        let failure = match input.fate.says(call.attempt) {
+        let fate = world.scenario.fate(input, world.durable.round(id));
+        let failure = match fate.says(call.attempt) {
             Said::Outputs(count) => return Ok(Answer::Outputs(outputs(count))),
             Said::Fails(failure) => failure,
         };
@@ -394,6 +430,13 @@ impl World {
         if !input.is_decodable {
             return Err("it is not of the declared format".to_owned());
         }
+        if call.topic != 0 || call.message != input.message() {
+            return Err("it is not as it came first".to_owned());
+        }
+        let kept = self.durable.kept(id);
+        if kept.is_some_and(|kept| kept.known.due_ms > self.unix_ms()) {
+            return Err("it is not due".to_owned());
+        }
         if call.attempt > plan.retry.max_attempts.get() {
             return Err("more attempts than max_attempts".to_owned());
         }
@@ -411,7 +454,8 @@ impl World {
             return Err("it is settled".to_owned());
         }
         self.keeps_order(id, calls)?;
-        let is_suspect = call.offset < self.suspect_until[&id.0];
+        let (partition, offset) = self.durable.place(id);
+        let is_suspect = offset < self.suspect_until[&partition];
         if is_suspect && calls.len() > 1 {
             return Err("it may kill the host and does not run alone".to_owned());
         }
@@ -425,7 +469,8 @@ impl World {
     /// Not called while an earlier one of its lane is to be tried again, unless in the same call.
     fn keeps_order(&self, id: Id, calls: &[Call<'_>]) -> Result<(), String> {
         let plan = &self.scenario.plan;
-        if plan.idempotency.is_some() || plan.retry.max_elapsed.is_some() {
+        let gives_up_order = self.scenario.defers();
+        if plan.idempotency.is_some() || plan.retry.max_elapsed.is_some() || gives_up_order {
             // What failed may have ended without another call.
             return Ok(());
         }
@@ -435,7 +480,12 @@ impl World {
             let in_call = calls
                 .iter()
                 .any(|c| (c.partition as usize, c.offset) == **other);
-            **other < id && !in_call && input.and_then(|i| self.scenario.lane(i)) == lane
+            // One that was sent again comes after what went on without it.
+            let is_redriven = self.durable.round(**other) > 0;
+            **other < id
+                && !in_call
+                && !is_redriven
+                && input.and_then(|i| self.scenario.lane(i)) == lane
         };
         match self
             .failing
@@ -454,7 +504,8 @@ impl World {
             let id: Id = (call.partition as usize, call.offset);
             let input = self.scenario.input(id).unwrap();
             let max = self.scenario.plan.retry.max_attempts.get();
-            match input.fate.says(call.attempt) {
+            let fate = self.scenario.fate(input, self.durable.round(id));
+            match fate.says(call.attempt) {
                 Said::Outputs(_) => {
                     self.ledger.said(id, call.attempt, number);
                     self.failing.remove(&id);

@@ -52,11 +52,11 @@ fn end(fate: &Fate, max_attempts: u32) -> Result<u32, Letter> {
 /// `died`: the host was killed during an attempt that was durable before.
 pub(super) fn expect_success(
     plan: &Plan,
-    input: &Input,
+    fate: &Fate,
     attempt: u32,
     died: bool,
 ) -> Result<(), String> {
-    match end(&input.fate, plan.retry.max_attempts.get()) {
+    match end(fate, plan.retry.max_attempts.get()) {
         Ok(expected) if attempt == expected => Ok(()),
         // A kill took the attempts before.
         _ if died => Ok(()),
@@ -69,6 +69,7 @@ pub(super) fn expect_success(
 pub(super) fn expect_letter(
     plan: &Plan,
     input: &Input,
+    fate: &Fate,
     letter: &Letter,
     died: bool,
 ) -> Result<(), String> {
@@ -80,7 +81,7 @@ pub(super) fn expect_letter(
     } else if is_missing {
         Err(Letter::new("no_idempotency_key", 0))
     } else {
-        end(&input.fate, max)
+        end(fate, max)
     };
     if expected.as_ref().err() == Some(letter) {
         return Ok(());
@@ -100,6 +101,6 @@ pub(super) fn expect_letter(
     }
     Err(format!(
         "{letter:?}, expected by its fate {:?}",
-        end(&input.fate, max)
+        end(fate, max)
     ))
 }

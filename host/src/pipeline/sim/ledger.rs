@@ -8,6 +8,7 @@ use crate::idempotency::completion::{Completion, Status};
 use crate::message::MessageRef;
 use crate::pipeline::dead_letter::Parsed;
 
+use super::back::Kept;
 use super::expected::{Letter, expect_letter, expect_success};
 use super::scenario::{DEAD_LETTERS, Id, Input, OUTPUTS, Said, Scenario};
 use super::world::{Commit, Durable, is_finished};
@@ -42,11 +43,24 @@ struct Set {
 pub(super) struct Ledger {
     pub(super) ended: BTreeMap<Id, Ended>,
     origins: BTreeMap<String, Origin>,
+    /// Failures that no longer stand, by redrives in the settlement that is looked at.
+    superseded: BTreeMap<String, Origin>,
     sets: BTreeMap<Id, Set>,
     /// Attempt and call in which the handler said that a message succeeded.
     successes: BTreeMap<Id, BTreeSet<(u32, u64)>>,
     /// Under `at_most_once`: finished, and nothing came of it yet.
     open: BTreeMap<Id, usize>,
+    /// Dead letters that were sent again, and came to nothing yet.
+    reopened: BTreeSet<Id>,
+}
+
+/// What the world does about a settlement.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    /// Messages that lie elsewhere from now on, and in which partition.
+    pub(super) put_aside: Vec<(usize, Kept)>,
+    /// Messages that are dead letters now.
+    pub(super) letters: Vec<Id>,
 }
 
 /// What one settlement holds.
@@ -57,9 +71,15 @@ struct Contents {
     /// Of own outputs and letters, in the order in which they were published.
     order: Vec<Id>,
     finished: Vec<Id>,
+    put_aside: Vec<(usize, Kept)>,
 }
 
 impl Ledger {
+    /// A dead letter was sent again.
+    pub(super) fn reopen(&mut self, id: Id) {
+        self.reopened.insert(id);
+    }
+
     pub(super) fn said(&mut self, id: Id, attempt: u32, call: u64) {
         self.successes
             .entry(id)
@@ -73,30 +93,39 @@ impl Ledger {
         durable: &Durable,
         died_during: &BTreeSet<Id>,
         commit: &Commit,
-    ) -> Result<(), String> {
+    ) -> Result<Effects, String> {
         let contents = self.read(scenario, durable, commit)?;
         self.check_state(scenario, durable, commit, &contents)?;
         if scenario.is_at_most_once() {
-            return self.at_most_once(scenario, commit, contents);
+            self.at_most_once(scenario, commit, contents)?;
+            return Ok(Effects::default());
         }
         check_attempts(scenario, durable, commit)?;
-        self.check_lanes(scenario, &contents)?;
-        let ends = self.judge(scenario, &contents)?;
+        self.check_lanes(scenario, durable, &contents)?;
+        let ends = self.judge(scenario, durable, &contents)?;
+        scenario.check_over(durable, ends.keys(), &commit.letters)?;
         for (id, ended) in &ends {
             let input = scenario.input(*id).ok_or("no such message")?;
             let died = died_during.contains(id);
+            let (plan, fate) = (&scenario.plan, scenario.fate(input, durable.round(*id)));
             match ended {
-                Ended::Letter => expect_letter(&scenario.plan, input, &contents.letters[id], died),
+                Ended::Letter => expect_letter(plan, input, &fate, &contents.letters[id], died),
                 Ended::Success if input.fate.outputs > 0 => {
-                    expect_success(&scenario.plan, input, self.sets[id].attempt, died)
+                    expect_success(plan, &fate, self.sets[id].attempt, died)
                 }
                 _ => Ok(()),
             }
             .map_err(|what| format!("{id:?}: {what}"))?;
         }
-        self.check_completions(scenario, commit, &contents, &ends)?;
+        self.check_completions(scenario, durable, commit, &contents, &ends)?;
+        let letters = ends.iter().filter(|(_, ended)| **ended == Ended::Letter);
+        let letters = letters.map(|(id, _)| *id).collect();
+        self.reopened.retain(|id| !ends.contains_key(id));
         self.ended.extend(ends);
-        Ok(())
+        Ok(Effects {
+            put_aside: contents.put_aside,
+            letters,
+        })
     }
 
     fn read(
@@ -105,34 +134,24 @@ impl Ledger {
         durable: &Durable,
         commit: &Commit,
     ) -> Result<Contents, String> {
-        let mut contents = Contents::default();
-        for (partition, progress) in &commit.progress {
-            let before = &durable.progress[partition];
-            if progress.committed < before.committed {
-                return Err(format!(
-                    "partition {partition} went back to {}",
-                    progress.committed
-                ));
-            }
-            let inputs = scenario.partitions[*partition]
-                .iter()
-                .flat_map(|w| &w.inputs);
-            for input in inputs {
-                match (
-                    is_finished(before, input.id.1),
-                    is_finished(progress, input.id.1),
-                ) {
-                    (false, true) => contents.finished.push(input.id),
-                    (true, false) => return Err(format!("{:?} is unfinished again", input.id)),
-                    _ => {}
-                }
-            }
-        }
+        let mut contents = Contents {
+            finished: finished(scenario, durable, commit)?,
+            ..Contents::default()
+        };
         let mut publishes = commit.publishes.iter().peekable();
-        while let Some((target, record)) = publishes.next() {
+        while let Some(publish) = publishes.next() {
+            if let Some((partition, kept)) = scenario.put_aside(durable, publish)? {
+                // It leaves its place in the settlement that puts it aside, and has not ended.
+                let at = contents.finished.iter().position(|id| *id == kept.id);
+                let at = at.ok_or(format!("{:?} is put aside and still there", kept.id))?;
+                contents.finished.remove(at);
+                contents.put_aside.push((partition, kept));
+                continue;
+            }
+            let (target, _, record) = publish;
             let (message, _) = MessageRef::read_record(record).map_err(|e| e.to_string())?;
             if *target == DEAD_LETTERS {
-                let (id, letter) = read_letter(scenario, &message)?;
+                let (id, letter) = read_letter(scenario, durable, &message)?;
                 contents.order.push(id);
                 if contents.letters.insert(id, letter).is_some() {
                     return Err(format!("{id:?} has two dead letters"));
@@ -144,7 +163,7 @@ impl Ledger {
                 return Err(format!("{set:?} begins with output {index}"));
             }
             for index in 1..count {
-                let (target, record) = publishes.next().ok_or(format!("{set:?} is torn"))?;
+                let (target, _, record) = publishes.next().ok_or(format!("{set:?} is torn"))?;
                 let (message, _) = MessageRef::read_record(record).map_err(|e| e.to_string())?;
                 if read_output(&message)? != (set.clone(), index, count)
                     || *target != OUTPUTS[index % 2].1
@@ -152,16 +171,23 @@ impl Ledger {
                     return Err(format!("{set:?} is torn at {index}"));
                 }
             }
-            self.check_set(scenario, &set, count)?;
+            self.check_set(scenario, durable, &set, count)?;
             contents.order.push(set.id);
             contents.sets.push(set);
         }
         Ok(contents)
     }
 
-    fn check_set(&self, scenario: &Scenario, set: &Set, count: usize) -> Result<(), String> {
+    fn check_set(
+        &self,
+        scenario: &Scenario,
+        durable: &Durable,
+        set: &Set,
+        count: usize,
+    ) -> Result<(), String> {
         let input = scenario.input(set.id).ok_or("no such message")?;
-        if input.fate.says(set.attempt) != Said::Outputs(count) {
+        let fate = scenario.fate(input, durable.round(set.id));
+        if fate.says(set.attempt) != Said::Outputs(count) {
             return Err(format!("{set:?} is visible and that attempt failed"));
         }
         let said = self.successes.get(&set.id);
@@ -175,12 +201,17 @@ impl Ledger {
     fn judge(
         &mut self,
         scenario: &Scenario,
+        durable: &Durable,
         contents: &Contents,
     ) -> Result<BTreeMap<Id, Ended>, String> {
+        self.superseded.clear();
         let mut ends = BTreeMap::new();
         let mut copies: BTreeMap<Id, usize> = BTreeMap::new();
         let mut later = Vec::new();
-        for id in &contents.finished {
+        let mut finished = contents.finished.clone();
+        // Redrives of one key may fail and then succeed in one settlement.
+        finished.sort_by_key(|id| !contents.letters.contains_key(id));
+        for id in &finished {
             let input = scenario.input(*id).ok_or("no such message")?;
             let letter = contents.letters.get(id);
             let is_own = contents.sets.iter().any(|set| set.id == *id);
@@ -189,11 +220,11 @@ impl Ledger {
                 None if letter.is_some() => drop(ends.insert(*id, Ended::Letter)),
                 None => self.succeeded(input, &mut ends, &mut copies)?,
                 Some(key) if is_tied => {
-                    self.originates(key, input, Status::Failed)?;
+                    self.originates(durable, key, input, Status::Failed)?;
                     ends.insert(*id, Ended::Letter);
                 }
-                Some(key) if is_own && !self.origins.contains_key(key) => {
-                    self.originates(key, input, Status::Completed)?;
+                Some(key) if is_own && self.stands(durable, key, *id).is_none() => {
+                    self.originates(durable, key, input, Status::Completed)?;
                     self.succeeded(input, &mut ends, &mut copies)?;
                 }
                 Some(_) => later.push(input),
@@ -202,31 +233,47 @@ impl Ledger {
         later.sort_by_key(|input| {
             !(input.fate.outputs == 0 && self.successes.contains_key(&input.id))
         });
-        for input in later {
+        let optional =
+            self.judge_later(scenario, durable, contents, &later, &mut ends, &mut copies)?;
+        self.check_copies(contents, &ends, &copies, &optional)?;
+        Ok(ends)
+    }
+
+    /// Duplicates, conflicts, and successes without outputs. Copies that may be visible or not.
+    fn judge_later(
+        &mut self,
+        scenario: &Scenario,
+        durable: &Durable,
+        contents: &Contents,
+        later: &[&Input],
+        ends: &mut BTreeMap<Id, Ended>,
+        copies: &mut BTreeMap<Id, usize>,
+    ) -> Result<BTreeMap<Id, usize>, String> {
+        let mut optional: BTreeMap<Id, usize> = BTreeMap::new();
+        for input in later.iter().copied() {
             let letter = contents.letters.get(&input.id);
             let key = key_of(scenario, input).ok_or("no key")?;
-            let origin = match self.origins.get(key) {
-                Some(origin) => origin.clone(),
-                None if letter.is_none() && input.fate.outputs == 0 => {
-                    self.originates(key, input, Status::Completed)?;
-                    self.succeeded(input, &mut ends, &mut copies)?;
-                    continue;
-                }
-                None => {
+            let Some(origin) = self.stands(durable, key, input.id).cloned() else {
+                if letter.is_some() || input.fate.outputs > 0 {
                     return Err(format!(
                         "{:?} is finished as a duplicate and nothing with its key {key} is",
                         input.id
                     ));
                 }
+                self.originates(durable, key, input, Status::Completed)?;
+                self.succeeded(input, ends, copies)?;
+                continue;
             };
-            let is_conflict = origin.payload != input.payload;
-            if is_conflict != letter.is_some() {
+            let agrees = |origin: &Origin| (origin.payload != input.payload) == letter.is_some();
+            // What stood before a redrive in this settlement may have answered it, too.
+            let by_former = self.superseded.get(key).is_some_and(agrees);
+            if !agrees(&origin) && !by_former {
                 return Err(format!(
                     "{:?} after {origin:?}: conflict or not? {letter:?}",
                     input.id
                 ));
             }
-            if is_conflict {
+            if letter.is_some() {
                 ends.insert(input.id, Ended::Letter);
                 continue;
             }
@@ -234,21 +281,43 @@ impl Ledger {
             let outputs = scenario
                 .input(origin.id)
                 .map_or(0, |origin| origin.fate.outputs);
-            if scenario.replays() && origin.status == Status::Completed && outputs > 0 {
-                *copies.entry(origin.id).or_default() += 1;
+            let is_again = scenario.replays() && origin.status == Status::Completed && outputs > 0;
+            if is_again && agrees(&origin) {
+                let whose = if by_former {
+                    &mut optional
+                } else {
+                    &mut *copies
+                };
+                *whose.entry(origin.id).or_default() += 1;
             }
         }
-        self.check_copies(contents, &ends, &copies)?;
-        Ok(ends)
+        Ok(optional)
     }
 
-    fn originates(&mut self, key: &str, input: &Input, status: Status) -> Result<(), String> {
+    /// The outcome that stands for a message with this key. A failure does not, for one that was sent
+    /// again (§7.5).
+    fn stands(&self, durable: &Durable, key: &str, id: Id) -> Option<&Origin> {
+        let is_open = |origin: &&Origin| durable.round(id) > 0 && origin.status == Status::Failed;
+        self.origins.get(key).filter(|origin| !is_open(origin))
+    }
+
+    fn originates(
+        &mut self,
+        durable: &Durable,
+        key: &str,
+        input: &Input,
+        status: Status,
+    ) -> Result<(), String> {
+        let before = self.stands(durable, key, input.id).cloned();
         let origin = Origin {
             id: input.id,
             payload: input.payload.clone(),
             status,
         };
-        match self.origins.insert(key.to_owned(), origin) {
+        if let Some(former) = self.origins.insert(key.to_owned(), origin) {
+            self.superseded.entry(key.to_owned()).or_insert(former);
+        }
+        match before {
             None => Ok(()),
             Some(before) => Err(format!(
                 "{:?} took effect for {key}, and {before:?} did before",
@@ -279,6 +348,7 @@ impl Ledger {
         contents: &Contents,
         ends: &BTreeMap<Id, Ended>,
         copies: &BTreeMap<Id, usize>,
+        optional: &BTreeMap<Id, usize>,
     ) -> Result<(), String> {
         let mut seen: BTreeMap<Id, usize> = BTreeMap::new();
         for set in &contents.sets {
@@ -288,7 +358,12 @@ impl Ledger {
                 return Err(format!("{set:?} is visible, and {first:?} was"));
             }
         }
-        if seen != *copies {
+        let agrees = |id: &Id| {
+            let count = |of: &BTreeMap<Id, usize>| of.get(id).copied().unwrap_or(0);
+            let (seen, least) = (count(&seen), count(copies));
+            (least..=least + count(optional)).contains(&seen)
+        };
+        if !seen.keys().chain(copies.keys()).all(agrees) {
             return Err(format!("visible are {seen:?}, finished are {copies:?}"));
         }
         let letters = contents.letters.keys();
@@ -302,7 +377,16 @@ impl Ledger {
     }
 
     /// A lane is finished from its beginning, and published in that order.
-    fn check_lanes(&self, scenario: &Scenario, contents: &Contents) -> Result<(), String> {
+    fn check_lanes(
+        &self,
+        scenario: &Scenario,
+        durable: &Durable,
+        contents: &Contents,
+    ) -> Result<(), String> {
+        if scenario.defers() {
+            // Its order is given up, by name.
+            return Ok(());
+        }
         let finished = |id: &Id| self.ended.contains_key(id) || contents.finished.contains(id);
         let mut open = BTreeSet::new();
         for input in scenario.inputs() {
@@ -322,7 +406,8 @@ impl Ledger {
         for id in &contents.order {
             let input = scenario.input(*id).ok_or("no such message")?;
             let is_copy = !contents.finished.contains(id) || scenario.replays();
-            let Some(lane) = scenario.lane(input).filter(|_| !is_copy) else {
+            let comes_back = durable.round(*id) > 0;
+            let Some(lane) = scenario.lane(input).filter(|_| !is_copy && !comes_back) else {
                 continue;
             };
             if last.insert(lane, *id).is_some_and(|before| before >= *id) {
@@ -336,10 +421,12 @@ impl Ledger {
     fn check_completions(
         &self,
         scenario: &Scenario,
+        durable: &Durable,
         commit: &Commit,
         contents: &Contents,
         ends: &BTreeMap<Id, Ended>,
     ) -> Result<(), String> {
+        let comes_back = ends.keys().any(|id| durable.round(*id) > 0);
         let mut expected = BTreeMap::new();
         for id in ends.keys() {
             let input = scenario.input(*id).ok_or("no such message")?;
@@ -356,7 +443,8 @@ impl Ledger {
             if completion.outputs.is_some() != keeps {
                 return Err(format!("a record keeps outputs: {completion:?}"));
             }
-            if written.insert(write.hash, completion.status).is_some() {
+            let before = written.insert(write.hash, completion.status);
+            if before.is_some_and(|before| before != Status::Failed || !comes_back) {
                 return Err("a key has two records".to_owned());
             }
         }
@@ -449,7 +537,8 @@ impl Ledger {
                     .get(key)
                     .is_none_or(|origin| origin.id != set.id)
             {
-                self.originates(key, input, Status::Completed)?;
+                // Nothing comes back under `at_most_once`.
+                self.originates(&Durable::default(), key, input, Status::Completed)?;
             }
         }
         Ok(())
@@ -476,6 +565,9 @@ impl Ledger {
         }
         if let Some(id) = self.open.keys().next() {
             return Err(format!("{id:?} is lost without a kill"));
+        }
+        if let Some(id) = self.reopened.first() {
+            return Err(format!("{id:?} was sent again and is lost"));
         }
         Ok(())
     }
@@ -510,12 +602,49 @@ fn read_output(message: &MessageRef<'_>) -> Result<(Set, usize, usize), String> 
     Ok((set, index as usize, count as usize))
 }
 
-fn read_letter(scenario: &Scenario, message: &MessageRef<'_>) -> Result<(Id, Letter), String> {
+/// What the progress of a settlement finishes, by the messages that lie there.
+fn finished(scenario: &Scenario, durable: &Durable, commit: &Commit) -> Result<Vec<Id>, String> {
+    let mut all = Vec::new();
+    for (partition, progress) in &commit.progress {
+        let before = &durable.progress[partition];
+        if progress.committed < before.committed {
+            return Err(format!(
+                "partition {partition} went back to {}",
+                progress.committed
+            ));
+        }
+        let written = scenario.partitions.get(*partition).into_iter().flatten();
+        let inputs = written.flat_map(|w| &w.inputs).map(|i| (i.id.1, i.id));
+        let log = durable.logs.get(partition).into_iter().flatten();
+        let kept = log
+            .enumerate()
+            .map(|(offset, kept)| (offset as u64, kept.id));
+        for (offset, id) in inputs.chain(kept) {
+            match (is_finished(before, offset), is_finished(progress, offset)) {
+                (false, true) if durable.place(id) == (*partition, offset) => all.push(id),
+                (false, true) => return Err(format!("{id:?} does not lie there any more")),
+                (true, false) => return Err(format!("{id:?} is unfinished again")),
+                _ => {}
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn read_letter(
+    scenario: &Scenario,
+    durable: &Durable,
+    message: &MessageRef<'_>,
+) -> Result<(Id, Letter), String> {
     let parsed = Parsed::read(message.headers).map_err(|error| error.to_string())?;
     let id = (parsed.origin_partition as usize, parsed.origin_offset);
     let input = scenario.input(id).ok_or("no such message")?;
     if message.payload != Some(&input.payload) || message.key != input.key.as_deref() {
         return Err(format!("the dead letter of {id:?} is not its message"));
+    }
+    let round = durable.round(id);
+    if parsed.id != scenario.letter_id(id) || parsed.redrive_count != round {
+        return Err(format!("the dead letter of {id:?} is not of round {round}"));
     }
     let letter = Letter {
         reason: parsed.reason.to_owned(),

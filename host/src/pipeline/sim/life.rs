@@ -36,10 +36,14 @@ pub(super) struct Report {
     pub(super) dropped: usize,
     pub(super) lives: u32,
     pub(super) suspect_lives: u32,
+    /// So often a message was put aside, and a dead letter sent again.
+    pub(super) put_aside: usize,
+    pub(super) redriven: usize,
 }
 
-pub(super) fn run(seed: u64, shows: bool) -> Report {
-    let scenario = Arc::new(Scenario::of(seed));
+/// `returns`: messages come back, by deferred retries and redrives.
+pub(super) fn run(seed: u64, returns: bool, shows: bool) -> Report {
+    let scenario = Arc::new(Scenario::of(seed, returns));
     let world: Shared = Arc::new(World::new(&scenario).into());
     lock(&world).shown = shows.then(Vec::new);
     let mut host = Host {
@@ -164,7 +168,7 @@ impl Host {
         let is_suspect = unclean >= UNCLEAN_EXITS_SUSPECT;
         self.suspect_lives += u32::from(is_suspect);
         let mut replay_until = Vec::new();
-        for partition in 0..self.scenario.partitions.len() {
+        for partition in 0..self.scenario.partition_count() {
             let committed = world.durable.progress[&partition].committed;
             let until = (committed + SPAN_MAX).min(world.end(partition));
             replay_until.push(until);
@@ -180,8 +184,11 @@ impl Host {
         let count = self.scenario.workers;
         (0..count)
             .map(|index| {
-                let partitions = 0..self.scenario.partitions.len();
-                let owned: Vec<usize> = partitions.filter(|p| p % count == index).collect();
+                // Who owns a partition of the source owns those of what comes back to it.
+                let sources = self.scenario.partitions.len();
+                let partitions = 0..self.scenario.partition_count();
+                let owned = partitions.filter(|p| p % sources % count == index);
+                let owned: Vec<usize> = owned.collect();
                 self.worker(index, owned, control, claims)
             })
             .collect()
@@ -199,12 +206,13 @@ impl Host {
         let overlay = plan
             .has_state
             .then(|| Arc::new(Overlay::new(Arc::default(), nothing_stored)));
+        let sources = self.scenario.partitions.len();
         let durable = lock(world);
         let assignments = owned
             .iter()
             .map(|partition| Assignment {
-                topic: 0,
-                partition: *partition as u32,
+                topic: (partition / sources) as u16,
+                partition: (partition % sources) as u32,
                 progress: durable.durable.progress[partition].clone(),
                 suspect_until: durable.suspect_until[partition],
             })
@@ -283,6 +291,8 @@ impl Host {
             dropped: ended(Ended::Dropped),
             lives: self.lives,
             suspect_lives: self.suspect_lives,
+            put_aside: world.put_aside,
+            redriven: world.redriven,
             violation: world.violation.take(),
             shown: world.shown.take().unwrap_or_default(),
         }
@@ -301,7 +311,7 @@ fn turn(worker: &mut Simulated) -> Turned {
 
 fn is_finished(world: &World, scenario: &Scenario) -> bool {
     let mut inputs = scenario.inputs();
-    inputs.all(|input| world.durable.is_finished(input.id))
+    world.durable.redrives.is_empty() && inputs.all(|input| world.durable.is_finished(input.id))
 }
 
 fn has_passed(world: &World, replay_until: &ReplayUntil) -> bool {

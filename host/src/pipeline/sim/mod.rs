@@ -3,6 +3,7 @@
 //! The same seed is the same run; `run(seed, true)` shows it.
 
 mod actors;
+mod back;
 mod dice;
 mod expected;
 mod ledger;
@@ -26,13 +27,13 @@ fn asked(variable: &str) -> Option<u64> {
 }
 
 /// Shows the first of the runs that went wrong, and names the others.
-fn none(wrong: &[(u64, String)]) {
+fn none(wrong: &[(u64, String)], returns: bool) {
     let Some((seed, violation)) = wrong.first() else {
         return;
     };
-    let shown = run(*seed, true).shown;
+    let shown = run(*seed, returns, true).shown;
     let from = shown.len().saturating_sub(SHOWN);
-    let plan = scenario::Scenario::of(*seed).plan;
+    let plan = scenario::Scenario::of(*seed, returns).plan;
     panic!(
         "{plan:?}\n{}\nseed {seed}: {violation}\nall: {wrong:#?}",
         shown[from..].join("\n")
@@ -48,7 +49,7 @@ fn check_seeds(quarter: u64) {
     let (mut lives, mut suspect_lives) = (0, 0);
     let mut wrong = Vec::new();
     for seed in from..from + seeds {
-        let report = run(seed, false);
+        let report = run(seed, false, false);
         wrong.extend(report.violation.clone().map(|what| (seed, what)));
         let is_too_few = (report.succeeded + report.duplicates) * 10 < report.inputs;
         let can_tell = report.inputs >= 20 && report.dropped == 0;
@@ -62,7 +63,7 @@ fn check_seeds(quarter: u64) {
         lives += report.lives;
         suspect_lives += report.suspect_lives;
     }
-    none(&wrong);
+    none(&wrong, false);
     println!(
         "{seeds} seeds from {from}: {inputs} messages, {succeeded} succeeded, {letters} dead letters, \
          {duplicates} duplicates, {lives} lives, {suspect_lives} of them suspect"
@@ -96,6 +97,41 @@ fn whatever_goes_wrong_each_message_takes_effect_once_and_in_order_4() {
     check_seeds(3);
 }
 
+/// Messages that come back (§5.2, §6.4): none is lost on the way, tried too early or too often, or takes
+/// effect twice; a redrive is another round, and its letter is over when it has come to something.
+#[expect(clippy::print_stdout, reason = "it says what was covered")]
+fn check_returning_seeds(half: u64) {
+    let seeds = asked("WASMILL_SIM_SEEDS").unwrap_or(SEEDS);
+    let from = half * seeds;
+    let (mut inputs, mut put_aside, mut redriven, mut suspect_lives) = (0, 0, 0, 0);
+    let mut wrong = Vec::new();
+    for seed in from..from + seeds {
+        let report = run(seed, true, false);
+        wrong.extend(report.violation.clone().map(|what| (seed, what)));
+        inputs += report.inputs;
+        put_aside += report.put_aside;
+        redriven += report.redriven;
+        suspect_lives += report.suspect_lives;
+    }
+    none(&wrong, true);
+    println!(
+        "{seeds} seeds from {from}: {inputs} messages, {put_aside} times put aside, {redriven} redrives, \
+         {suspect_lives} suspect lives"
+    );
+    assert!(put_aside * 10 >= inputs && redriven * 20 >= inputs);
+    assert!(suspect_lives >= seeds as u32 / 10);
+}
+
+#[test]
+fn what_comes_back_takes_effect_once_and_is_never_early_1() {
+    check_returning_seeds(0);
+}
+
+#[test]
+fn what_comes_back_takes_effect_once_and_is_never_early_2() {
+    check_returning_seeds(1);
+}
+
 #[test]
 fn seeds_that_found_a_mistake_find_none() {
     let asked = asked("WASMILL_SIM_SEED");
@@ -103,16 +139,18 @@ fn seeds_that_found_a_mistake_find_none() {
         .iter()
         .copied()
         .chain(asked)
-        .map(|seed| (seed, run(seed, false)));
+        .map(|seed| (seed, run(seed, false, false)));
     let wrong: Vec<_> = runs
         .filter_map(|(seed, report)| Some((seed, report.violation?)))
         .collect();
-    none(&wrong);
+    none(&wrong, false);
 }
 
 #[test]
 fn the_same_seed_is_the_same_run() {
     for seed in 0..40 {
-        assert_eq!(run(seed, false), run(seed, false));
+        for returns in [false, true] {
+            assert_eq!(run(seed, returns, false), run(seed, returns, false));
+        }
     }
 }

@@ -16,6 +16,7 @@ use crate::pipeline::output::HeaderRule;
 use crate::pipeline::plan::{Plan, PlanOutput, SourceTopic};
 use crate::plugin::FaultKind;
 
+use super::back;
 use super::dice::Dice;
 
 pub(super) const DEAD_LETTERS: u16 = 0;
@@ -121,13 +122,21 @@ pub(super) struct Scenario {
     /// Calls, reads and look-ups in a thousand that fail for a reason of the host's.
     pub(super) host_failures: u64,
     pub(super) settle_ns_max: u64,
+    /// Times a dead letter is sent again at most.
+    pub(super) rounds_max: u32,
 }
 
 impl Scenario {
-    pub(super) fn of(seed: u64) -> Self {
+    /// `returns`: messages come back, by deferred retries and redrives.
+    pub(super) fn of(seed: u64, returns: bool) -> Self {
         let mut dice = Dice::new(seed, 1);
         let is_calm = seed.is_multiple_of(4);
-        let plan = plan(&mut dice, is_calm);
+        let mut plan = plan(&mut dice, is_calm);
+        let rounds_max = if returns {
+            back::prepare(&mut plan, seed)
+        } else {
+            0
+        };
         let count = dice.between(1, 3) as usize;
         let partitions = (0..count)
             .map(|partition| partition_of(partition, &plan, is_calm, &mut dice))
@@ -146,6 +155,7 @@ impl Scenario {
                 dice.pick(&[0, 0, 5, 20])
             },
             settle_ns_max: dice.pick(&[1, 5 * STEP_NS, 40 * STEP_NS]),
+            rounds_max,
         }
     }
 

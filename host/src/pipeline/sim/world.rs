@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::pipeline::offsets::Progress;
+use crate::pipeline::admit::STOPPED_DURING;
+use crate::pipeline::offsets::{Attempt, Progress};
 use crate::pipeline::run::Control;
-use crate::pipeline::settlement::{CompletionWrite, Settlement, Target};
+use crate::pipeline::settlement::{CompletionWrite, LetterWrite, Settlement, Target};
 
+use super::back::{Kept, Redrive, unix_ms};
 use super::dice::Dice;
-use super::ledger::Ledger;
+use super::ledger::{Effects, Ledger};
 use super::scenario::{Id, STEP_NS, Scenario, Written};
 
 /// A run that needs more of either hangs.
@@ -34,10 +36,11 @@ pub(super) struct Commit {
     pub(super) worker: usize,
     pub(super) ticket: u64,
     pub(super) at_ns: u64,
-    pub(super) publishes: Vec<(Target, Vec<u8>)>,
+    pub(super) publishes: Vec<(Target, Option<u32>, Vec<u8>)>,
     pub(super) progress: Vec<(usize, Progress)>,
     pub(super) completions: Vec<CompletionWrite>,
     pub(super) state: Vec<(usize, String, Option<Vec<u8>>)>,
+    pub(super) letters: Vec<LetterWrite>,
 }
 
 /// What survives a kill.
@@ -48,20 +51,40 @@ pub(super) struct Durable {
     pub(super) state: BTreeMap<(usize, String), Vec<u8>>,
     /// As `host/lifetime.rs` counts them.
     pub(super) unclean: u32,
+    /// What came back, by partition.
+    pub(super) logs: BTreeMap<usize, Vec<Arc<Kept>>>,
+    /// Where messages that came back lie now.
+    pub(super) places: BTreeMap<Id, (usize, u64)>,
+    /// Letters that somebody is about to send again. It is not the host that does.
+    pub(super) redrives: Vec<Redrive>,
 }
 
 impl Durable {
-    pub(super) fn is_finished(&self, (partition, offset): Id) -> bool {
+    /// In the place where it lies now.
+    pub(super) fn is_finished(&self, id: Id) -> bool {
+        let (partition, offset) = self.place(id);
         self.progress
             .get(&partition)
             .is_some_and(|progress| is_finished(progress, offset))
     }
 
-    pub(super) fn attempts(&self, (partition, offset): Id) -> u32 {
-        let attempts = self.progress.get(&partition).map(|p| &p.attempts);
-        attempts
-            .and_then(|attempts| attempts.iter().find(|attempt| attempt.offset == offset))
-            .map_or(0, |attempt| attempt.count)
+    pub(super) fn attempts(&self, id: Id) -> u32 {
+        let before = self.kept(id).map_or(0, |kept| kept.known.attempts);
+        self.attempt(id)
+            .map_or(before, |attempt| attempt.count.max(before))
+    }
+
+    /// The attempt with this number is the next one, or the one that was marked before its call.
+    pub(super) fn may_be_next(&self, id: Id, number: u32) -> bool {
+        let is_marked = self.attempt(id).is_some_and(|a| a.error == STOPPED_DURING);
+        let durable = self.attempts(id);
+        number == durable + 1 || (is_marked && number == durable)
+    }
+
+    fn attempt(&self, id: Id) -> Option<&Attempt> {
+        let (partition, offset) = self.place(id);
+        let attempts = &self.progress.get(&partition)?.attempts;
+        attempts.iter().find(|attempt| attempt.offset == offset)
     }
 }
 
@@ -83,6 +106,8 @@ pub(super) enum End {
 pub(super) struct World {
     pub(super) scenario: Arc<Scenario>,
     pub(super) dice: Dice,
+    /// Of who sends dead letters again.
+    sender: Dice,
     pub(super) now_ns: u64,
     pub(super) durable: Durable,
     pub(super) ledger: Ledger,
@@ -107,6 +132,9 @@ pub(super) struct World {
     pub(super) shown: Option<Vec<String>>,
     /// A fault of the host's that a halt may follow from.
     pub(super) refused_settlement: bool,
+    /// So often a message was put aside, and a letter sent again.
+    pub(super) put_aside: usize,
+    pub(super) redriven: usize,
 }
 
 impl World {
@@ -121,9 +149,13 @@ impl World {
             };
             durable.progress.insert(partition, progress);
         }
+        for partition in scenario.partitions.len()..scenario.partition_count() {
+            durable.progress.insert(partition, Progress::default());
+        }
         Self {
             scenario: Arc::clone(scenario),
             dice: Dice::new(scenario.seed, 2),
+            sender: Dice::new(scenario.seed, 5),
             now_ns: 0,
             durable,
             ledger: Ledger::default(),
@@ -141,12 +173,15 @@ impl World {
             violation: None,
             shown: None,
             refused_settlement: false,
+            put_aside: 0,
+            redriven: 0,
         }
     }
 
     /// Anything the worker asks of the world may be its last.
     pub(super) fn step(&mut self) {
         self.now_ns += self.dice.below(20_000);
+        self.send_again();
         self.steps += 1;
         if self.steps > STEPS_MAX || self.now_ns > VIRTUAL_NS_MAX {
             self.wrong(format!(
@@ -205,6 +240,10 @@ impl World {
     }
 
     pub(super) fn end(&self, partition: usize) -> u64 {
+        if partition >= self.scenario.partitions.len() {
+            let log = self.durable.logs.get(&partition);
+            return log.map_or(0, |log| log.len() as u64);
+        }
         let last = self.written(partition).last().and_then(|w| w.inputs.last());
         last.map_or_else(
             || self.durable.progress[&partition].committed,
@@ -229,7 +268,10 @@ impl World {
             publishes: from
                 .publishes()
                 .iter()
-                .map(|publish| (publish.target, from.record(publish).to_vec()))
+                .map(|publish| {
+                    let record = from.record(publish).to_vec();
+                    (publish.target, publish.partition, record)
+                })
                 .collect(),
             progress: from
                 .progress
@@ -251,6 +293,7 @@ impl World {
                     )
                 })
                 .collect(),
+            letters: from.letters.clone(),
         };
         from.clear();
         self.queue.push_back(commit);
@@ -282,11 +325,19 @@ impl World {
         let checked = self
             .ledger
             .commit(&scenario, &self.durable, &self.died_during, &commit);
-        if let Err(what) = checked {
+        let effects = checked.unwrap_or_else(|what| {
             self.wrong(format!(
                 "ticket {} of worker {}: {what}",
                 commit.ticket, commit.worker
             ));
+            Effects::default()
+        });
+        for (partition, kept) in effects.put_aside {
+            self.put_aside += 1;
+            self.durable.keep(partition, kept);
+        }
+        for id in effects.letters {
+            self.consider_again(id);
         }
         self.durable.progress.extend(commit.progress);
         for write in commit.completions {
@@ -301,6 +352,33 @@ impl World {
         if let Some(settled) = self.settled.get_mut(commit.worker) {
             *settled = commit.ticket;
         }
+    }
+
+    /// Most dead letters are sent again some time later.
+    fn consider_again(&mut self, id: Id) {
+        let round = self.durable.round(id) + 1;
+        if round <= self.scenario.rounds_max && self.sender.percent(70) {
+            let at_ns = self.now_ns + self.sender.pick(&[0, 10, 400]) * STEP_NS;
+            self.durable.redrives.push(Redrive { at_ns, id, round });
+        }
+    }
+
+    fn send_again(&mut self) {
+        let now_ns = self.now_ns;
+        let is_due = |redrive: &Redrive| redrive.at_ns <= now_ns;
+        while let Some(next) = self.durable.redrives.iter().position(is_due) {
+            let Redrive { id, round, .. } = self.durable.redrives.remove(next);
+            let partition = self.scenario.redrive_partition(id);
+            let kept = self.scenario.redriven(id, round);
+            self.note(&format!("{id:?} is sent again, round {round}"));
+            self.durable.keep(partition, kept);
+            self.ledger.reopen(id);
+            self.redriven += 1;
+        }
+    }
+
+    pub(super) fn unix_ms(&self) -> i64 {
+        unix_ms(self.now_ns)
     }
 
     /// The host is gone: what it had handed on may be durable in part, in order.
@@ -326,9 +404,13 @@ impl World {
     fn ends(&mut self) {
         for (partition, progress) in &self.durable.progress {
             for attempt in &progress.attempts {
-                if attempt.error == crate::pipeline::admit::STOPPED_DURING {
-                    self.died_during.insert((*partition, attempt.offset));
+                if attempt.error != STOPPED_DURING {
+                    continue;
                 }
+                let log = self.durable.logs.get(partition);
+                let kept = log.and_then(|log| log.get(attempt.offset as usize));
+                let place = (*partition, attempt.offset);
+                self.died_during.insert(kept.map_or(place, |kept| kept.id));
             }
         }
         let scenario = Arc::clone(&self.scenario);
@@ -349,9 +431,11 @@ impl World {
             .filter(|at| *at > self.now_ns)
             .min();
         let until = self.now_ns + timeout_ns;
+        let next_sent = self.durable.redrives.iter().map(|redrive| redrive.at_ns);
         let until = next_settled
             .into_iter()
             .chain(next_written)
+            .chain(next_sent)
             .fold(until, u64::min);
         self.now_ns = self.now_ns.max(until) + 1_000;
     }
