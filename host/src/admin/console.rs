@@ -12,6 +12,7 @@ use super::audit::{AuditEntry, Trail};
 use super::error::{Code, Error};
 use super::letters;
 use super::operations::{Answer, Changes, Operations, Order};
+use super::requests::Requests;
 use super::seek::{self, SeekReply, SeekRequest};
 use super::time;
 use super::wire::{
@@ -48,6 +49,7 @@ pub struct Console {
     pub(super) audit: Trail,
     /// Folder of the host's log files.
     pub(super) logs: Option<PathBuf>,
+    pub(super) requests: Option<Requests>,
     host: Option<Running>,
 }
 
@@ -82,6 +84,13 @@ impl Console {
     pub fn with_logs(self, folder: PathBuf) -> Self {
         let logs = Some(folder);
         Self { logs, ..self }
+    }
+
+    /// The same with replies to requests.
+    #[must_use]
+    pub fn with_requests(self, requests: Requests) -> Self {
+        let requests = Some(requests);
+        Self { requests, ..self }
     }
 
     /// The same with somebody who carries orders out.
@@ -152,6 +161,7 @@ impl Console {
             audit: Trail::new(log.clone()),
             log,
             logs: None,
+            requests: None,
             host: None,
         }
     }
@@ -495,7 +505,7 @@ impl Console {
     }
 
     /// Adds the record to those of its partition; its correlation ID, made here when it has none.
-    fn encode(
+    pub(super) fn encode(
         &self,
         topic: &Topic,
         record: &Record,
@@ -631,7 +641,7 @@ pub(super) fn message(
 
 /// The record's own correlation ID, by the rule of the host: the last one, when it is text of the right
 /// length.
-fn correlation_of(record: &Record) -> Option<String> {
+pub(super) fn correlation_of(record: &Record) -> Option<String> {
     let last = record
         .headers
         .iter()

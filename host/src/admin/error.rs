@@ -46,6 +46,8 @@ pub enum Code {
     BadConfiguration,
     /// What was asked for needs a running host.
     NoHost,
+    /// Nothing answered a request in its time.
+    NoReply,
     /// The host has too much to do.
     Busy,
     /// The store refuses reads or writes: disk full, damaged, held by another process.
@@ -99,6 +101,7 @@ impl Code {
             | Self::NotHeld
             | Self::BadConfiguration
             | Self::NoHost => StatusCode::CONFLICT,
+            Self::NoReply => StatusCode::GATEWAY_TIMEOUT,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::StoreUnavailable | Self::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,

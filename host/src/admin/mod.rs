@@ -15,6 +15,8 @@ pub mod operations;
 pub mod port;
 pub mod ports;
 pub mod remote;
+mod request_routes;
+pub mod requests;
 pub mod routes;
 pub mod seek;
 #[cfg(test)]
@@ -25,6 +27,7 @@ pub mod time;
 pub mod tls;
 pub mod token;
 pub mod trace;
+mod waiting;
 #[cfg(test)]
 mod walk;
 pub mod wire;

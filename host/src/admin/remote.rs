@@ -13,12 +13,13 @@ use super::error::{Code, Error};
 use super::guard::{REQUEST_TIME_MAX, is_loopback};
 use super::logs::{LogPage, LogQuery};
 use super::operations::{Changes, Order, ReloadRequest};
+use super::port::{ADMIN_CONNECTIONS_MAX, HEAD_TIME_MAX};
 use super::seek::{SeekReply, SeekRequest};
 use super::token::Token;
 use super::trace::{Trace, TraceQuery};
 use super::wire::{
-    CreateTopic, GroupDescription, GroupSummary, OffsetReply, Page, ProduceReply, ProduceRequest,
-    ReadRequest, Record, Status, TopicDescription, TopicSummary,
+    CreateTopic, GroupDescription, GroupSummary, Message, OffsetReply, Page, ProduceReply,
+    ProduceRequest, ReadRequest, Record, Status, TopicDescription, TopicSummary,
 };
 
 /// Time to connect to a host.
@@ -80,6 +81,10 @@ impl Remote {
             // A proxy of the environment must never see the token.
             .proxy(None)
             .max_redirects(0)
+            // Many threads may ask through one; and the host closes what is idle.
+            .max_idle_connections(ADMIN_CONNECTIONS_MAX)
+            .max_idle_connections_per_host(ADMIN_CONNECTIONS_MAX)
+            .max_idle_age(HEAD_TIME_MAX / 2)
             .timeout_connect(Some(CONNECT_TIME_MAX))
             .timeout_global(Some(REQUEST_TIME_MAX))
             .user_agent(concat!("wasmill/", env!("CARGO_PKG_VERSION")))
@@ -117,6 +122,21 @@ impl Remote {
         let path = format!("/v1/topics/{}/messages", segment(topic));
         let records = records.to_vec();
         self.post(&path, &ProduceRequest { records })
+    }
+
+    /// Asks and waits for the reply, at most about so long.
+    pub fn request(
+        &self,
+        topic: &str,
+        record: &Record,
+        timeout: Duration,
+    ) -> Result<Message, Error> {
+        let timeout_ms = timeout.as_millis();
+        let path = format!(
+            "/v1/topics/{}/request?timeout={timeout_ms}ms",
+            segment(topic)
+        );
+        self.post(&path, record)
     }
 
     pub fn read(&self, topic: &str, request: &ReadRequest) -> Result<Page, Error> {

@@ -23,6 +23,7 @@ use super::letters;
 use super::observe_routes;
 use super::openapi;
 use super::operation_routes;
+use super::request_routes;
 use super::wire::{
     CreateTopic, GroupDescription, GroupSummary, OffsetReply, Page, ProduceReply, ProduceRequest,
     ReadRequest, Status, TopicDescription, TopicSummary,
@@ -65,6 +66,7 @@ pub(super) fn described() -> (Router<Arc<Console>>, OpenApi) {
         .merge(letters::routes::described())
         .merge(observe_routes::described())
         .merge(operation_routes::described())
+        .merge(request_routes::described())
         .split_for_parts()
 }
 

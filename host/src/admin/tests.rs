@@ -719,10 +719,10 @@ fn a_scrape_reads_the_age_of_the_oldest_message_from_the_log() {
 }
 
 #[test]
-fn connections_max() {
+fn admin_connections_max() {
     let host = host();
     let admin = host.ports.address().admin;
-    let idle: Vec<TcpStream> = (0..super::port::CONNECTIONS_MAX)
+    let idle: Vec<TcpStream> = (0..super::port::ADMIN_CONNECTIONS_MAX)
         .map(|_| TcpStream::connect(admin).unwrap())
         .collect();
     let mut one_more = TcpStream::connect(admin).unwrap();

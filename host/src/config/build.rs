@@ -10,8 +10,8 @@ use super::problem::{Code, Place, Problems};
 use super::valid::{
     Allow, Backoff, By, Circuit, Config, DeadLetter, Delivery, Durability, Format, Handler, Host,
     Idempotency, IfMissing, Isolation, Limits, LogFiles, NullKey, OnDeadLetter, OnDuplicate,
-    OnLostOffset, Ordering, Output, Pipeline, RateLimit, Retry, RetryMode, SecretName, Source,
-    Start, StateGrant, Tls, Window,
+    OnLostOffset, Ordering, Output, Pipeline, RateLimit, Reply, Retry, RetryMode, SecretName,
+    Source, Start, StateGrant, Tls, Window,
 };
 use crate::expression::Condition;
 
@@ -154,6 +154,12 @@ pub(super) fn pipeline(
             topic: topic.map(str::to_owned),
         })
     });
+    let reply = block.get("reply").and_then(|value| {
+        let topics = value.get("topics")?;
+        Some(Reply {
+            topics: topics.all(|topic| topic.text().map(str::to_owned))?,
+        })
+    });
     Some(Pipeline {
         name: block.get("name")?.text()?.to_owned(),
         delivery: delivery?,
@@ -167,6 +173,7 @@ pub(super) fn pipeline(
         handler: handler?,
         outputs: outputs?,
         dead_letter: dead_letter?,
+        reply: reply?,
     })
 }
 

@@ -84,6 +84,14 @@ pub struct Pipeline {
     /// In the order of the file; a guest names them.
     pub outputs: Vec<Output>,
     pub dead_letter: DeadLetter,
+    pub reply: Reply,
+}
+
+/// Where the output `reply` may go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// Names, or prefixes written with a final `*`.
+    pub topics: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -6,7 +6,7 @@ pub mod embedded;
 use std::time::Duration;
 
 use crate::message::MessageRef;
-use crate::pipeline::settlement::Settlement;
+use crate::pipeline::settlement::{Settlement, Target};
 
 /// A settlement that was handed on. Tickets of one worker rise by one and are acknowledged in order.
 pub type Ticket = u64;
@@ -49,6 +49,16 @@ pub enum ReadError {
 #[error("{0}")]
 pub struct SettleError(pub String);
 
+/// Why replies cannot go to a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoTarget {
+    Unknown,
+    /// Only hosts write to it.
+    Internal,
+    /// As many were found already as are kept.
+    TooMany,
+}
+
 /// One worker's view of a broker: the partitions it owns (by their index in its list), and a way to
 /// make settlements durable in the order in which they were handed on.
 pub trait Connector {
@@ -59,6 +69,10 @@ pub trait Connector {
 
     /// Next offset to be written.
     fn end(&self, partition: usize) -> u64;
+
+    /// Where replies to `topic` go. The targets behind those of the plan are found while it runs; their
+    /// number is bounded, and none is created.
+    fn reply_target(&mut self, topic: &str) -> Result<Target, NoTarget>;
 
     /// Largest record (key, payload, headers, 28 bytes) that `target` accepts.
     fn record_bytes_max(&self, target: usize) -> usize;

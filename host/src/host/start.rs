@@ -18,6 +18,7 @@ use crate::pipeline::output::HeaderRule;
 use crate::pipeline::overlay::{Overlay, StoredBytes};
 use crate::pipeline::plan::{Plan, PlanOutput, Role, SourceTopic};
 use crate::pipeline::rate::Rate;
+use crate::pipeline::reply::ReplyRule;
 use crate::pipeline::run::{Assignment, Control, Halt, Parts, Reject, Worker};
 use crate::pipeline::snapshot::State;
 use crate::plugin::{self, Engine, Plugin};
@@ -664,6 +665,7 @@ fn plan(
         has_state,
         topics,
         outputs,
+        reply: ReplyRule(pipeline.reply.topics.clone()),
     }
 }
 

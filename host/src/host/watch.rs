@@ -9,7 +9,7 @@ use crate::pipeline::counts::{Counts, Observer};
 use crate::pipeline::snapshot::{PartitionSnapshot, Snapshot, State, Totals};
 use crate::telemetry::counts::LocalCounts;
 use crate::telemetry::labels::{
-    DeadLetterReason, FaultReason, IdempotencyResult, Label, Outcome, PublishError,
+    DeadLetterReason, FaultReason, IdempotencyResult, Label, Outcome, PublishError, ReplyDropped,
 };
 use crate::telemetry::metrics::PipelineMetrics;
 use prometheus::IntGauge;
@@ -211,6 +211,7 @@ impl WorkerWatch {
             (Outcome::DeadLettered, dead),
             (Outcome::Discarded, counts.discarded),
             (Outcome::Filtered, counts.filtered),
+            (Outcome::Expired, counts.expired),
         ] {
             self.local.consumed(outcome, count);
         }
@@ -230,6 +231,11 @@ impl WorkerWatch {
                 .or((*kind == "output_too_large").then_some(PublishError::TooLarge))
             {
                 self.local.publish_error(error, *count);
+            }
+        }
+        for (reason, count) in &counts.replies_dropped {
+            if let Some(label) = named::<ReplyDropped>(reason.as_str()) {
+                self.local.reply_dropped(label, *count);
             }
         }
         for (reason, count) in &counts.dead_letters {
@@ -266,6 +272,9 @@ mod tests {
                 kind.is_host() || named::<DeadLetterReason>(reason.as_str()).is_some(),
                 "{kind}"
             );
+        }
+        for why in crate::pipeline::reply::Dropped::ALL {
+            assert!(named::<ReplyDropped>(why.as_str()).is_some(), "{why:?}");
         }
         for kind in ["unknown_output", "output_too_large"] {
             assert!(named::<FaultReason>(kind).is_some(), "{kind}");

@@ -14,6 +14,7 @@ use crate::pipeline::handler::Handler;
 use crate::pipeline::lane::{LaneKey, Until, lane_of};
 use crate::pipeline::offsets::Admission;
 use crate::pipeline::plan::Role;
+use crate::pipeline::reply;
 use crate::pipeline::returned::Returned;
 use crate::pipeline::run::{
     CALL_BYTES_MAX, Claimed, Clock, Entry, Halt, PutAside, Reject, Work, Worker,
@@ -492,7 +493,7 @@ where
         Some(self.rejected.swap_remove(found).2)
     }
 
-    /// Decode → idempotency, in the order of §2.1.
+    /// Decode → filter → deadline → idempotency, in the order of §2.1.
     fn stages(&self, delivery: &Delivery, looked: &Looked<'_>) -> Stage {
         let message = &looked.message;
         let policy = self.plan.idempotency.as_ref();
@@ -509,6 +510,10 @@ where
                     return Stage::Enter(self.failed_filter(filter, message, &error), None);
                 }
             }
+        }
+        if reply::is_expired(&message.headers, self.unix_ms) {
+            let refused = self.undecodable(message);
+            return Stage::Enter(refused.unwrap_or(Work::Expired), None);
         }
         let stage = match policy {
             Some(_) => self.deduplicate(delivery, looked, proved),

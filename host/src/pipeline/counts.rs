@@ -1,5 +1,6 @@
 //! What a worker counts while it works: plain numbers, handed to whoever observes once per batch. Pure.
 
+use crate::pipeline::reply::Dropped;
 use crate::pipeline::settlement::Target;
 use crate::pipeline::snapshot::PartitionSnapshot;
 use crate::pipeline::verdict::Reason;
@@ -13,6 +14,8 @@ pub struct Counts {
     pub discarded: u64,
     /// Passed over by the pipeline's filter.
     pub filtered: u64,
+    /// Requests past their deadline, finished without a call.
+    pub expired: u64,
     pub circuits_opened: u64,
     pub retries: u64,
     /// Idempotency keys that were new.
@@ -23,6 +26,7 @@ pub struct Counts {
     /// A handful of reasons at most: a list is faster than a map.
     pub dead_letters: Vec<(Reason, u64)>,
     pub faults: Vec<(&'static str, u64)>,
+    pub replies_dropped: Vec<(Dropped, u64)>,
     /// Records published by target.
     pub published: Vec<u64>,
     /// Nanoseconds and messages of each call.
@@ -35,6 +39,10 @@ pub struct Counts {
 impl Counts {
     pub fn dead_letter(&mut self, reason: Reason) {
         bump(&mut self.dead_letters, reason);
+    }
+
+    pub fn reply_dropped(&mut self, why: Dropped) {
+        bump(&mut self.replies_dropped, why);
     }
 
     pub fn fault(&mut self, kind: &'static str) {
@@ -55,7 +63,13 @@ impl Counts {
     #[must_use]
     pub fn finished(&self) -> u64 {
         let dead: u64 = self.dead_letters.iter().map(|(_, n)| n).sum();
-        self.succeeded + self.skipped + self.replayed + self.discarded + self.filtered + dead
+        self.succeeded
+            + self.skipped
+            + self.replayed
+            + self.discarded
+            + self.filtered
+            + self.expired
+            + dead
     }
 
     /// Empties it and keeps the buffers.
@@ -63,6 +77,7 @@ impl Counts {
         let Self {
             dead_letters,
             faults,
+            replies_dropped,
             published,
             calls,
             settlements,
@@ -71,6 +86,7 @@ impl Counts {
         let kept = Self {
             dead_letters: emptied(dead_letters),
             faults: emptied(faults),
+            replies_dropped: emptied(replies_dropped),
             published: emptied(published),
             calls: emptied(calls),
             settlements: emptied(settlements),

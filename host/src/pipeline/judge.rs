@@ -5,25 +5,22 @@ use std::time::Duration;
 
 use crate::config::valid::{Delivery as Guarantee, OnDeadLetter, OnDuplicate, RetryMode};
 use crate::connector::Connector;
-use crate::expression::Expression;
 use crate::faults;
 use crate::idempotency::completion::{Completion, Status};
-use crate::message::MessageRef;
 use crate::pipeline::admit::original;
 use crate::pipeline::counts::Observer;
 use crate::pipeline::dead_letter;
 use crate::pipeline::handler::Handler;
 use crate::pipeline::lane::Until;
 use crate::pipeline::letter_state;
-use crate::pipeline::output::{self, Made};
-use crate::pipeline::plan::{PlanOutput, SourceTopic, Step};
+use crate::pipeline::plan::{SourceTopic, Step};
 use crate::pipeline::returned::Returned;
 use crate::pipeline::run::{Clock, Entry, Halt, Work, Worker};
 use crate::pipeline::settlement::{CompletionWrite, LetterWrite, StateWrite};
 use crate::pipeline::stored;
 use crate::pipeline::verdict::{Reason, Report, Verdict, judge};
-use crate::plugin::frame::{Outcome, Outcomes, OutputIter};
-use crate::plugin::{Fault, FaultKind, RESULT_BYTES_MAX};
+use crate::plugin::frame::{Outcome, Outcomes};
+use crate::plugin::{Fault, FaultKind};
 
 /// What a call came to.
 pub(super) enum Called {
@@ -32,12 +29,6 @@ pub(super) enum Called {
     Answered(Outcomes),
     /// The only message of the frame is at fault.
     Faulted(Fault),
-}
-
-/// Why outputs that the guest returned cannot be published.
-struct Unpublishable {
-    kind: &'static str,
-    message: String,
 }
 
 impl<C, H, K, O> Worker<C, H, K, O>
@@ -57,7 +48,7 @@ where
         };
         for entry in entries.drain(..) {
             let outcome = match (&entry.work, called) {
-                (Work::Duplicate(_) | Work::Filtered | Work::Refuse(..), _) => None,
+                (Work::Duplicate(_) | Work::Filtered | Work::Expired | Work::Refuse(..), _) => None,
                 (Work::Call, Called::Faulted(fault)) => Some(Outcome::OverLimit(fault.clone())),
                 (Work::Call, _) => results.as_mut().and_then(Iterator::next),
             };
@@ -91,8 +82,11 @@ where
                 self.duplicate(entry, completion);
                 Ok(())
             }
-            (Work::Filtered, _) => {
-                self.counts.filtered += 1;
+            (Work::Filtered | Work::Expired, _) => {
+                match entry.work {
+                    Work::Expired => self.counts.expired += 1,
+                    _ => self.counts.filtered += 1,
+                }
                 self.conclude_letter(entry);
                 self.finish(entry);
                 Ok(())
@@ -258,8 +252,9 @@ where
             .idempotency
             .as_ref()
             .is_some_and(|policy| policy.on_duplicate == OnDuplicate::Replay);
+        let completed = completion.status == Status::Completed;
         match &completion.outputs {
-            Some(outputs) if replay && completion.status == Status::Completed => {
+            Some(outputs) if replay && completed => {
                 self.counts.replayed += 1;
                 for (name, record) in stored::iter(outputs) {
                     // An output that the configuration no longer has is not published again.
@@ -270,6 +265,9 @@ where
                 }
             }
             _ => self.counts.skipped += 1,
+        }
+        if let Some(outputs) = completion.outputs.as_deref().filter(|_| completed) {
+            self.answer_again(entry, outputs);
         }
         self.conclude_letter(entry);
         self.finish(entry);
@@ -543,8 +541,10 @@ where
             return;
         };
         let expires_at_ms = self.unix_ms.saturating_add(policy.ttl.as_millis() as i64);
-        let outputs = (policy.on_duplicate == OnDuplicate::Replay && status == Status::Completed)
-            .then(|| std::mem::take(&mut self.stored));
+        // Without replay only replies are there to be kept.
+        let keeps = policy.on_duplicate == OnDuplicate::Replay || !self.stored.is_empty();
+        let outputs =
+            (keeps && status == Status::Completed).then(|| std::mem::take(&mut self.stored));
         let completion = Completion {
             fingerprint: claim.fingerprint,
             status,
@@ -576,85 +576,6 @@ where
         }
     }
 
-    /// All of a message's outputs, or none.
-    fn publish(&mut self, entry: &Entry, outputs: OutputIter<'_>) -> Result<(), Unpublishable> {
-        let Self {
-            partitions,
-            plan,
-            settlement,
-            headers,
-            connector,
-            counts,
-            stored,
-            ..
-        } = self;
-        stored.clear();
-        let store = plan
-            .idempotency
-            .as_ref()
-            .is_some_and(|policy| policy.on_duplicate == OnDuplicate::Replay);
-        let Some(message) = partitions
-            .get(entry.delivery.partition as usize)
-            .and_then(|partition| partition.window.message(&entry.delivery))
-        else {
-            return Ok(());
-        };
-        let message = original(message, entry);
-        let correlation_id = entry.correlation.text(&message.headers);
-        let mark = settlement.mark();
-        let mut bytes = 0;
-        for output in outputs {
-            let Some(known) = plan.output(output.name) else {
-                settlement.rollback(mark);
-                return Err(unknown_output(output.name, plan));
-            };
-            let made = match made(known, &message) {
-                Ok(made) => made,
-                Err(why) => {
-                    settlement.rollback(mark);
-                    return Err(why);
-                }
-            };
-            let built = output::build(
-                &output,
-                &message,
-                correlation_id,
-                &known.rule,
-                &made,
-                headers,
-            );
-            let bytes_max = connector.record_bytes_max(usize::from(known.target));
-            let Some(record) = built.filter(|record| record.record_len() <= bytes_max) else {
-                settlement.rollback(mark);
-                return Err(Unpublishable {
-                    kind: "output_too_large",
-                    message: format!(
-                        "an output for `{}` is larger than its topic accepts ({bytes_max} bytes with headers)",
-                        output.name
-                    ),
-                });
-            };
-            bytes += record.record_len();
-            if bytes > RESULT_BYTES_MAX {
-                settlement.rollback(mark);
-                return Err(Unpublishable {
-                    kind: FaultKind::OutputLimit.as_str(),
-                    message: format!(
-                        "the outputs of one message are more than {RESULT_BYTES_MAX} bytes with what they inherit"
-                    ),
-                });
-            }
-            settlement.publish(known.target, &record);
-            if store && let Some(publish) = settlement.publishes().last() {
-                stored::push(stored, &known.name, settlement.record(publish));
-            }
-        }
-        for publish in settlement.published_since(mark) {
-            counts.publish(publish.target);
-        }
-        Ok(())
-    }
-
     fn log_failure(&self, entry: &Entry, report: &Report<'_>, what: &str, delay_ms: Option<u64>) {
         let Some(partition) = self.partitions.get(entry.delivery.partition as usize) else {
             return;
@@ -674,32 +595,6 @@ where
     }
 }
 
-/// What the configuration's expressions for an output make of the input.
-fn made(output: &PlanOutput, input: &MessageRef<'_>) -> Result<Made, Unpublishable> {
-    let text = |what: &str, expression: &Expression| {
-        expression
-            .evaluate_text(input)
-            .map_err(|error| Unpublishable {
-                kind: Reason::ExpressionFailed.as_str(),
-                message: format!(
-                    "output `{}`, {what} `{}`: {error}",
-                    output.name,
-                    expression.source()
-                ),
-            })
-    };
-    let key = output
-        .key
-        .as_ref()
-        .map(|key| text("key", key))
-        .transpose()?;
-    let mut headers = Vec::new();
-    for (name, value) in &output.set_headers {
-        headers.push((name.clone(), text(name, value)?));
-    }
-    Ok(Made { key, headers })
-}
-
 fn too_many_headers(what: &str, topic: &SourceTopic, partition: u32, entry: &Entry) -> Halt {
     Halt(format!(
         "the {what} of {}/{partition}@{} cannot be built: it has too many headers. Nothing was dropped",
@@ -717,21 +612,5 @@ fn report_of(fault: &Fault) -> Report<'_> {
             kind: kind.as_str(),
             message,
         },
-    }
-}
-
-fn unknown_output(name: &str, plan: &crate::pipeline::plan::Plan) -> Unpublishable {
-    let known: Vec<&str> = plan
-        .outputs
-        .iter()
-        .map(|output| output.name.as_str())
-        .collect();
-    let shown: String = name.chars().take(64).collect();
-    Unpublishable {
-        kind: "unknown_output",
-        message: format!(
-            "the handler named output {shown:?}, which the pipeline does not have (it has: {}); add it under `outputs`",
-            known.join(", ")
-        ),
     }
 }

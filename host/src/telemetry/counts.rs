@@ -6,7 +6,7 @@ use std::time::Duration;
 use prometheus::local::LocalHistogram;
 
 use super::labels::{
-    DeadLetterReason, FaultReason, IdempotencyResult, Label, Outcome, PublishError,
+    DeadLetterReason, FaultReason, IdempotencyResult, Label, Outcome, PublishError, ReplyDropped,
 };
 use super::metrics::PipelineMetrics;
 
@@ -19,6 +19,7 @@ pub struct LocalCounts {
     publish_errors: Vec<u64>,
     consumed: Vec<u64>,
     faults: Vec<u64>,
+    replies_dropped: Vec<u64>,
     pub retries: u64,
     pub circuits_opened: u64,
     dead_letters: Vec<u64>,
@@ -37,6 +38,7 @@ impl LocalCounts {
             publish_errors: vec![0; PublishError::ALL.len()],
             consumed: vec![0; Outcome::ALL.len()],
             faults: vec![0; FaultReason::ALL.len()],
+            replies_dropped: vec![0; ReplyDropped::ALL.len()],
             retries: 0,
             circuits_opened: 0,
             dead_letters: vec![0; DeadLetterReason::ALL.len()],
@@ -66,6 +68,10 @@ impl LocalCounts {
         add(&mut self.faults, reason.index(), count);
     }
 
+    pub fn reply_dropped(&mut self, reason: ReplyDropped, count: u64) {
+        add(&mut self.replies_dropped, reason.index(), count);
+    }
+
     pub fn dead_letter(&mut self, reason: DeadLetterReason, count: u64) {
         add(&mut self.dead_letters, reason.index(), count);
     }
@@ -92,6 +98,7 @@ impl LocalCounts {
             (&mut self.publish_errors, &shared.publish_errors),
             (&mut self.consumed, &shared.consumed),
             (&mut self.faults, &shared.faults),
+            (&mut self.replies_dropped, &shared.replies_dropped),
             (&mut self.dead_letters, &shared.dead_letters),
             (&mut self.idempotency, &shared.idempotency),
         ] {

@@ -46,6 +46,8 @@ labels! {
         /// at_most_once: it failed and is gone.
         Discarded = "discarded",
         Filtered = "filtered",
+        /// A request whose deadline had passed.
+        Expired = "expired",
     }
 }
 
@@ -55,6 +57,17 @@ labels! {
         TooLarge = "too_large",
         /// The handler named an output that the pipeline does not have.
         UnknownOutput = "unknown_output",
+    }
+}
+
+labels! {
+    /// Why a reply was not sent (`wasmill_replies_dropped_total`): the names of `pipeline::reply::Dropped`.
+    ReplyDropped {
+        NoReplyTo = "no_reply_to",
+        NotAllowed = "not_allowed",
+        UnknownTopic = "unknown_topic",
+        TooManyTopics = "too_many_topics",
+        TooLarge = "too_large",
     }
 }
 

@@ -12,7 +12,7 @@ use prometheus::{
 
 use super::counts::LocalCounts;
 use super::labels::{
-    DeadLetterReason, FaultReason, IdempotencyResult, Label, Outcome, PublishError,
+    DeadLetterReason, FaultReason, IdempotencyResult, Label, Outcome, PublishError, ReplyDropped,
 };
 use crate::pipeline::snapshot::{PartitionSnapshot, Snapshot, State};
 
@@ -56,6 +56,7 @@ pub struct PipelineMetrics {
     pub(super) publish_errors: Vec<IntCounter>,
     pub(super) consumed: Vec<IntCounter>,
     pub(super) faults: Vec<IntCounter>,
+    pub(super) replies_dropped: Vec<IntCounter>,
     pub(super) retries: IntCounter,
     pub(super) circuits_opened: IntCounter,
     pub(super) dead_letters: Vec<IntCounter>,
@@ -97,6 +98,7 @@ impl Metrics {
             publish_errors: each::<PublishError>(&families.publish_errors, own),
             consumed: each::<Outcome>(&families.consumed, own),
             faults: each::<FaultReason>(&families.faults, own),
+            replies_dropped: each::<ReplyDropped>(&families.replies_dropped, own),
             retries: families.retries.with_label_values(own),
             circuits_opened: families.circuits_opened.with_label_values(own),
             dead_letters: each::<DeadLetterReason>(&families.dead_letters, own),
@@ -106,6 +108,12 @@ impl Metrics {
             handler_memory: families.handler_memory.with_label_values(own),
             in_flight: families.in_flight.with_label_values(own),
         }
+    }
+
+    /// Replies that nobody waits for.
+    #[must_use]
+    pub fn replies_late(&self) -> IntCounter {
+        self.families.replies_late.clone()
     }
 
     /// Fills the gauges from `snapshots` and writes everything in Prometheus' text format.
@@ -157,6 +165,8 @@ struct Families {
     consumed: IntCounterVec,
     handler_duration: HistogramVec,
     faults: IntCounterVec,
+    replies_dropped: IntCounterVec,
+    replies_late: IntCounter,
     retries: IntCounterVec,
     circuits_opened: IntCounterVec,
     dead_letters: IntCounterVec,
@@ -213,6 +223,19 @@ impl Families {
                 "faults_total",
                 "traps, timeouts and other faults of the handler",
                 &with("reason"),
+            )?,
+            replies_dropped: counters(
+                &registry,
+                "replies_dropped_total",
+                "replies that were not sent",
+                &with("reason"),
+            )?,
+            replies_late: registered(
+                &registry,
+                IntCounter::new(
+                    named("replies_late_total"),
+                    "replies to requests made here for which nobody waited any more",
+                )?,
             )?,
             retries: counters(
                 &registry,

@@ -11,7 +11,7 @@ use super::shape::{Block, Field, Kind, Later, Need};
 use handler::HANDLER;
 use host::CONNECTION;
 use policy::{CIRCUIT, IDEMPOTENCY, ORDERING, RATE_LIMIT, RETRY};
-use stream::{DEAD_LETTER, OUTPUT, SOURCE};
+use stream::{DEAD_LETTER, OUTPUT, REPLY, SOURCE};
 use words::{CONNECTION_NAME, OUTPUT_NAME, OUTPUTS_MAX, PIPELINE_NAME, choice};
 
 pub(super) use host::HOST;
@@ -159,6 +159,12 @@ pub(super) static PIPELINE: Block = Block {
             need: Need::Default("{}"),
             doc: "Dead letters.",
         },
+        Field {
+            name: "reply",
+            kind: Kind::Block(&REPLY),
+            need: Need::Default("{}"),
+            doc: "Answers to requests: the handler's output `reply`.",
+        },
     ],
     later: PIPELINE_LATER,
 };
@@ -171,10 +177,6 @@ const PIPELINE_LATER: &[Later] = &[
     Later {
         name: "alerts",
         what: "alerts",
-    },
-    Later {
-        name: "reply",
-        what: "replies",
     },
     Later {
         name: "steps",

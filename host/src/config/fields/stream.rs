@@ -2,8 +2,8 @@
 
 use super::super::shape::{Block, Field, Kind, Later, Need};
 use super::words::{
-    CONNECTION_NAME, GIB, GROUP, HEADER_NAME, HEADER_PATTERN, HEADERS_MAX, KIB, TOPIC, TOPICS_MAX,
-    WINDOW_MESSAGES_MAX, choice,
+    CONNECTION_NAME, GIB, GROUP, HEADER_NAME, HEADER_PATTERN, HEADERS_MAX, KIB, TOPIC,
+    TOPIC_PATTERN, TOPICS_MAX, WINDOW_MESSAGES_MAX, choice,
 };
 
 static START_AT: Block = Block {
@@ -173,6 +173,22 @@ pub(super) static OUTPUT: Block = Block {
         name: "connection",
         what: "outputs on another connection",
     }],
+};
+
+pub(super) static REPLY: Block = Block {
+    name: "reply",
+    doc: "The output `reply` goes to the topic that the message names in its header `reply-to`, with the same correlation ID (§8). A reply that cannot be sent is dropped and counted; its message succeeds.",
+    fields: &[Field {
+        name: "topics",
+        kind: Kind::List {
+            of: &Kind::Text(&TOPIC_PATTERN),
+            min: 0,
+            max: TOPICS_MAX,
+        },
+        need: Need::Default("[\"wasmill.replies.*\"]"),
+        doc: "Where replies may go: topics, or prefixes with a final `*`. Never to internal topics; none is created.",
+    }],
+    later: &[],
 };
 
 pub(super) static DEAD_LETTER: Block = Block {

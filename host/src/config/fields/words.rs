@@ -55,6 +55,16 @@ pub(super) static TOPIC: Rule = Rule {
     fits: |text| is_word(text, 249, b"._-") && text != "." && text != "..",
 };
 
+pub(super) static TOPIC_PATTERN: Rule = Rule {
+    what: "a topic name",
+    pattern: "^[A-Za-z0-9._-]{0,249}\\*?$",
+    expected: "a topic, or a prefix with `*` as its last character",
+    fits: |text| {
+        let name = text.strip_suffix('*').unwrap_or(text);
+        !text.is_empty() && (name.is_empty() || is_word(name, 249, b"._-"))
+    },
+};
+
 pub(super) static GROUP: Rule = Rule {
     what: "a consumer group name",
     pattern: "^[A-Za-z0-9._-]{1,249}$",

@@ -9,13 +9,15 @@ use super::{
     Append, Chunk, ChunkBuilder, Commit, Error, GroupId, Log, PartitionId, Subscription, Topic,
     Write,
 };
-use crate::connector::{Connector, Messages, Next, ReadError, SettleError, Ticket};
+use crate::connector::{Connector, Messages, Next, NoTarget, ReadError, SettleError, Ticket};
 use crate::message::MessageRef;
 use crate::pipeline::letter_state;
-use crate::pipeline::settlement::Settlement;
+use crate::pipeline::settlement::{Settlement, Target};
 
 /// A chunk is closed at this size and another begun; far below what the log accepts.
 const CHUNK_BYTES: usize = 64 << 20;
+/// Topics of replies that one worker keeps ready.
+pub const REPLY_TOPICS_MAX: usize = 256;
 
 /// Under which names a pipeline's tables are kept.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +34,8 @@ pub struct Source {
     groups: Groups,
     partitions: Vec<PartitionId>,
     targets: Vec<TargetTopic>,
+    /// Those of the plan, in front.
+    planned: usize,
     tickets: Ticket,
     shared: Arc<Shared>,
     _subscription: Subscription,
@@ -41,6 +45,16 @@ struct TargetTopic {
     topic: Arc<Topic>,
     /// One for each partition, reused.
     builders: Vec<ChunkBuilder>,
+}
+
+impl TargetTopic {
+    fn new(topic: &Arc<Topic>) -> Self {
+        let builders = topic.partitions.iter().map(|_| ChunkBuilder::new());
+        Self {
+            topic: Arc::clone(topic),
+            builders: builders.collect(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -59,21 +73,12 @@ impl Source {
         targets: &[Arc<Topic>],
     ) -> Self {
         let subscription = log.subscribe(&partitions, std::thread::current());
-        let targets = targets
-            .iter()
-            .map(|topic| TargetTopic {
-                topic: Arc::clone(topic),
-                builders: topic
-                    .partitions
-                    .iter()
-                    .map(|_| ChunkBuilder::new())
-                    .collect(),
-            })
-            .collect();
+        let targets: Vec<TargetTopic> = targets.iter().map(TargetTopic::new).collect();
         Self {
             log: log.clone(),
             groups,
             partitions,
+            planned: targets.len(),
             targets,
             tickets: 0,
             shared: Arc::default(),
@@ -183,6 +188,28 @@ impl Connector for Source {
             .get(partition)
             .and_then(|id| self.log.end(*id).ok())
             .unwrap_or(0)
+    }
+
+    fn reply_target(&mut self, topic: &str) -> Result<Target, NoTarget> {
+        let is_it = |target: &TargetTopic| target.topic.name == topic;
+        let place = match self.targets.iter().position(is_it) {
+            Some(place) => place,
+            None => {
+                let topic = self.log.topic(topic).ok_or(NoTarget::Unknown)?;
+                if self.targets.len() - self.planned >= REPLY_TOPICS_MAX && !topic.spec.internal {
+                    return Err(NoTarget::TooMany);
+                }
+                if !topic.spec.internal {
+                    self.targets.push(TargetTopic::new(&topic));
+                    return Ok((self.targets.len() - 1) as Target);
+                }
+                return Err(NoTarget::Internal);
+            }
+        };
+        match self.targets.get(place) {
+            Some(target) if !target.topic.spec.internal => Ok(place as Target),
+            _ => Err(NoTarget::Internal),
+        }
     }
 
     fn record_bytes_max(&self, target: usize) -> usize {

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::connector::{Connector, Messages, Next, ReadError, SettleError, Ticket};
+use crate::connector::{Connector, Messages, Next, NoTarget, ReadError, SettleError, Ticket};
 use crate::idempotency::completion::Completion;
 use crate::idempotency::{KeyHash, Table, TableError};
 use crate::pipeline::counts::{Counts, Observer};
 use crate::pipeline::handler::Handler;
 use crate::pipeline::overlay::Overlay;
 use crate::pipeline::run::Clock;
-use crate::pipeline::settlement::Settlement;
+use crate::pipeline::settlement::{Settlement, Target};
 use crate::pipeline::snapshot::PartitionSnapshot;
 use crate::plugin::frame::answers::{self, Answer};
 use crate::plugin::frame::{Batch, Call, Outcomes};
@@ -73,6 +73,11 @@ impl Connector for Broker {
 
     fn end(&self, partition: usize) -> u64 {
         lock(&self.world).end(self.owned[partition])
+    }
+
+    fn reply_target(&mut self, _topic: &str) -> Result<Target, NoTarget> {
+        // Nobody asks anything in the simulation.
+        Err(NoTarget::Unknown)
     }
 
     fn record_bytes_max(&self, _target: usize) -> usize {

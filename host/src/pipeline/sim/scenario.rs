@@ -239,6 +239,7 @@ fn plan(dice: &mut Dice, is_calm: bool) -> Plan {
             hash: topic_hash("in"),
             dead_letter: DEAD_LETTERS,
         }],
+        reply: crate::pipeline::reply::ReplyRule::default(),
         outputs: OUTPUTS
             .iter()
             .map(|(name, target)| PlanOutput {
