@@ -360,3 +360,134 @@ fn no_reply(timeout: Duration, correlation_id: &str) -> Error {
         ),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connector::embedded::{ChunkBuilder, Options};
+    use crate::message::HeadersBuf;
+
+    fn late() -> IntCounter {
+        IntCounter::new("late", "late").unwrap()
+    }
+
+    fn open(dir: &std::path::Path) -> (Log, Requests) {
+        let log = Log::open(dir, Options::default()).unwrap();
+        (log, Requests::new(late()))
+    }
+
+    fn answer(log: &Log, topic: &str, headers: &[(&str, &str)]) {
+        let mut buffer = HeadersBuf::new();
+        for (name, value) in headers {
+            assert!(buffer.push(name, Some(value.as_bytes())));
+        }
+        let mut builder = ChunkBuilder::new();
+        builder.push(&MessageRef {
+            headers: buffer.as_headers(),
+            ..MessageRef::default()
+        });
+        let append = Append {
+            partition: log.topic(topic).unwrap().partition(0).unwrap(),
+            chunk: builder.finish(),
+        };
+        log.commit(Commit {
+            appends: vec![append],
+            ..Commit::default()
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn replies_kept_bounds_the_hosts_own_topic() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, requests) = open(dir.path());
+        assert_eq!(requests.known_topic(), None, "made by the first request");
+        let topic = requests.open(&log).unwrap();
+        let kept = log.topic(&topic).unwrap().spec.retention;
+        assert_eq!(
+            (kept.age, kept.bytes),
+            (Some(REPLIES_KEPT.0), Some(REPLIES_KEPT.1))
+        );
+        assert!(REPLIES_KEPT.0 > TIMEOUT_MAX, "longer than anybody waits");
+    }
+
+    /// §8.3
+    #[test]
+    fn a_host_keeps_its_reply_topic_and_takes_no_answer_of_an_earlier_life() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, requests) = open(dir.path());
+        let topic = requests.open(&log).unwrap();
+        let before = requests.waiting.enter().unwrap().id().to_string();
+        answer(&log, &topic, &[(REQUEST_ID, &before)]);
+        drop(requests);
+        log.close().unwrap();
+        let (log, requests) = open(dir.path());
+        assert_eq!(requests.open(&log).unwrap(), topic);
+        let mut slot = requests.waiting.enter().unwrap();
+        let id = slot.id().to_string();
+        // Of the earlier life; under another request's ID; without any; its own; and once more.
+        let own = (REQUEST_ID, id.as_str());
+        for headers in [
+            &[(REQUEST_ID, before.as_str())][..],
+            &[(REQUEST_ID, &before), (correlation::HEADER, &id)],
+            &[],
+            &[own, (correlation::HEADER, "theirs")],
+            &[own],
+        ] {
+            answer(&log, &topic, headers);
+        }
+        let until = Instant::now() + Duration::from_secs(20);
+        while requests.late.get() < 4 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(requests.late.get(), 4);
+        assert_eq!(slot.answer.try_recv().unwrap().offset, 4);
+    }
+
+    #[test]
+    fn without_a_request_id_the_correlation_id_tells_when_it_is_the_hosts() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, requests) = open(dir.path());
+        let topic = requests.open(&log).unwrap();
+        let mut slot = requests.waiting.enter().unwrap();
+        answer(
+            &log,
+            &topic,
+            &[(correlation::HEADER, &slot.id().to_string())],
+        );
+        let until = Instant::now() + Duration::from_secs(20);
+        while slot.answer.try_recv().is_err() {
+            assert!(Instant::now() < until);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn a_request_carries_what_it_is_answered_by_and_no_caller_sets_that() {
+        let waiting = Waiting::new(1);
+        let slot = waiting.enter().unwrap();
+        let timeout = Duration::from_secs(2);
+        let sent = |record| addressed(record, &slot, "replies", 1_000, timeout);
+        let record = sent(Record::default()).unwrap();
+        let value = |name: &str| {
+            let found = record.headers.iter().find(|header| header.name == name);
+            String::from_utf8(found.unwrap().value.clone().unwrap().0).unwrap()
+        };
+        assert_eq!(
+            (value(REPLY_TO), value(DEADLINE)),
+            ("replies".into(), "3000".into())
+        );
+        assert_eq!(value(REQUEST_ID), value(correlation::HEADER));
+        for name in [REPLY_TO, DEADLINE, REQUEST_ID] {
+            let headers = vec![Header {
+                name: name.to_owned(),
+                value: None,
+            }];
+            let forged = Record {
+                headers,
+                ..Record::default()
+            };
+            assert_eq!(sent(forged).unwrap_err().code, Code::Invalid);
+        }
+    }
+}

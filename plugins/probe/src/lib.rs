@@ -64,6 +64,10 @@ enum Plan {
     Headers,
     /// `n` log lines.
     Log,
+    /// A reply made of the payload, after `n` ms of work.
+    Reply,
+    /// The same, beside an output.
+    ReplyAndOutput,
 }
 
 #[wasmill_sdk::handler]
@@ -126,6 +130,11 @@ fn handle(message: Message) -> Result<Outputs, Failure> {
                 .header("correlation-id", "mine")
                 .header("own", "kept"),
         )),
+        Plan::Reply => {
+            work(order.n);
+            Ok(Outputs::one(reply(&message)))
+        }
+        Plan::ReplyAndOutput => Ok(Outputs::one(reply(&message)).and(Output::to("default"))),
         Plan::Log => {
             for n in 0..order.n {
                 log::info(format!("line {n} of {id}"));
@@ -133,6 +142,11 @@ fn handle(message: Message) -> Result<Outputs, Failure> {
             kept()
         }
     }
+}
+
+fn reply(message: &Message) -> Output {
+    let payload = message.payload().unwrap_or_default();
+    Output::reply().payload([b"answer to ", payload].concat())
 }
 
 fn flight(order: &Order, distance: i64) -> Result<Outputs, Failure> {

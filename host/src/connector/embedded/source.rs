@@ -279,3 +279,62 @@ impl Messages for Chunk {
         Chunk::bytes(self).len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+    use crate::connector::embedded::{Options, TopicSpec};
+
+    fn topic(log: &Log, name: &str, internal: bool) -> Arc<Topic> {
+        let spec = TopicSpec {
+            internal,
+            ..TopicSpec::new(name, NonZeroU32::MIN)
+        };
+        log.create_topic(&spec).unwrap()
+    }
+
+    /// §8.1
+    #[test]
+    fn reply_topics_max_bounds_the_targets_found_at_run_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path(), Options::default()).unwrap();
+        let group = log.group("g").unwrap();
+        let groups = Groups {
+            progress: group,
+            state: group,
+        };
+        let planned = [topic(&log, "out", false), topic(&log, "out.retry", true)];
+        topic(&log, "hidden", true);
+        let mut source = Source::new(&log, groups, Vec::new(), &planned);
+        assert_eq!(source.reply_target("out"), Ok(0), "one of the plan's");
+        assert_eq!(source.reply_target("nowhere"), Err(NoTarget::Unknown));
+        assert!(log.topic("nowhere").is_none(), "none is created");
+        for internal in ["out.retry", "hidden"] {
+            assert_eq!(source.reply_target(internal), Err(NoTarget::Internal));
+        }
+        for n in 0..REPLY_TOPICS_MAX {
+            let name = format!("replies.{n}");
+            topic(&log, &name, false);
+            let expected = Ok((planned.len() + n) as Target);
+            assert_eq!(source.reply_target(&name), expected);
+            assert_eq!(source.reply_target(&name), expected, "found again");
+        }
+        topic(&log, "one.more", false);
+        assert_eq!(source.reply_target("one.more"), Err(NoTarget::TooMany));
+        assert_eq!(source.reply_target("replies.0"), Ok(2));
+        let mut settlement = Settlement::default();
+        let message = MessageRef {
+            payload: Some(b"answer"),
+            ..MessageRef::default()
+        };
+        settlement.publish(2, &message);
+        source.settle(&mut settlement).unwrap();
+        while source.settled().unwrap() < 1 {
+            source.wait(Duration::from_millis(10));
+        }
+        let partition = log.topic("replies.0").unwrap().partitions[0];
+        assert_eq!(log.end(partition), Ok(1));
+    }
+}
