@@ -103,8 +103,6 @@ const PURE: &[&str] = &[
     "host/src/pipeline/output.rs",
     "host/src/pipeline/overlay.rs",
     "host/src/pipeline/plan.rs",
-    "host/src/pipeline/publish.rs",
-    "host/src/pipeline/reply.rs",
     "host/src/pipeline/run.rs",
     "host/src/pipeline/settle.rs",
     "host/src/pipeline/settlement.rs",

@@ -69,21 +69,6 @@ impl Output {
         }
     }
 
-    /// The answer to whoever sent this message, with the same correlation ID. A message without `reply-to`
-    /// has nobody who waits: the answer is dropped and counted, and the message succeeds all the same.
-    ///
-    /// ```
-    /// use wasmill_sdk::{Failure, Output};
-    ///
-    /// let answer = Output::reply().json(&serde_json::json!({"price": 42}))?;
-    /// assert_eq!(answer.name(), "reply");
-    /// # Ok::<(), Failure>(())
-    /// ```
-    #[must_use]
-    pub fn reply() -> Self {
-        Self::to("reply")
-    }
-
     /// Publishes under this key.
     #[must_use]
     pub fn key(mut self, key: impl AsRef<[u8]>) -> Self {

@@ -49,12 +49,12 @@ pub struct Console {
     pub(super) audit: Trail,
     /// Folder of the host's log files.
     pub(super) logs: Option<PathBuf>,
-    pub(super) requests: Option<Requests>,
     host: Option<Running>,
 }
 
 struct Running {
     snapshots: SnapshotSource,
+    requests: Requests,
     operations: Option<Arc<Operations>>,
     started_at_ms: i64,
 }
@@ -70,6 +70,7 @@ impl Console {
     pub fn new(log: Log, snapshots: impl Fn() -> Vec<Snapshot> + Send + Sync + 'static) -> Self {
         let host = Some(Running {
             snapshots: Arc::new(snapshots),
+            requests: Requests::new(log.clone()),
             operations: None,
             started_at_ms: time::now_ms(),
         });
@@ -86,13 +87,6 @@ impl Console {
         Self { logs, ..self }
     }
 
-    /// The same with replies to requests.
-    #[must_use]
-    pub fn with_requests(self, requests: Requests) -> Self {
-        let requests = Some(requests);
-        Self { requests, ..self }
-    }
-
     /// The same with somebody who carries orders out.
     #[must_use]
     pub fn with_operations(mut self, operations: Arc<Operations>) -> Self {
@@ -100,6 +94,24 @@ impl Console {
             host.operations = Some(operations);
         }
         self
+    }
+
+    /// Those that wait for answers on a running host.
+    pub(super) fn requests(&self) -> Result<&Requests, Error> {
+        let host = self.host.as_ref();
+        host.map(|host| &host.requests).ok_or_else(|| {
+            Error::new(
+                Code::NoHost,
+                "no host runs on this data directory, so nobody can answer",
+                "start it with `wasmill run`",
+            )
+        })
+    }
+
+    /// Answers that came after their requests had timed out, since this host started.
+    #[must_use]
+    pub fn late_replies(&self) -> u64 {
+        self.host.as_ref().map_or(0, |host| host.requests.late())
     }
 
     /// Has the running host do something.
@@ -161,7 +173,6 @@ impl Console {
             audit: Trail::new(log.clone()),
             log,
             logs: None,
-            requests: None,
             host: None,
         }
     }
@@ -505,7 +516,7 @@ impl Console {
     }
 
     /// Adds the record to those of its partition; its correlation ID, made here when it has none.
-    pub(super) fn encode(
+    fn encode(
         &self,
         topic: &Topic,
         record: &Record,

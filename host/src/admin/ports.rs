@@ -128,20 +128,8 @@ impl Ports {
             let health =
                 tokio::net::TcpListener::from_std(health_listener).map_err(Error::Runtime)?;
             vec![
-                runtime.spawn(port::serve(
-                    admin,
-                    admin_router,
-                    tls,
-                    port::ADMIN_CONNECTIONS_MAX,
-                    stopped.clone(),
-                )),
-                runtime.spawn(port::serve(
-                    health,
-                    health_router,
-                    None,
-                    port::CONNECTIONS_MAX,
-                    stopped,
-                )),
+                runtime.spawn(port::serve(admin, admin_router, tls, stopped.clone())),
+                runtime.spawn(port::serve(health, health_router, None, stopped)),
             ]
         };
         tracing::info!(%admin, %health, "ports are open");

@@ -13,7 +13,6 @@ use super::error::{Code, Error};
 use super::guard::{REQUEST_TIME_MAX, is_loopback};
 use super::logs::{LogPage, LogQuery};
 use super::operations::{Changes, Order, ReloadRequest};
-use super::port::{ADMIN_CONNECTIONS_MAX, HEAD_TIME_MAX};
 use super::seek::{SeekReply, SeekRequest};
 use super::token::Token;
 use super::trace::{Trace, TraceQuery};
@@ -81,10 +80,6 @@ impl Remote {
             // A proxy of the environment must never see the token.
             .proxy(None)
             .max_redirects(0)
-            // Many threads may ask through one; and the host closes what is idle.
-            .max_idle_connections(ADMIN_CONNECTIONS_MAX)
-            .max_idle_connections_per_host(ADMIN_CONNECTIONS_MAX)
-            .max_idle_age(HEAD_TIME_MAX / 2)
             .timeout_connect(Some(CONNECT_TIME_MAX))
             .timeout_global(Some(REQUEST_TIME_MAX))
             .user_agent(concat!("wasmill/", env!("CARGO_PKG_VERSION")))
@@ -122,21 +117,6 @@ impl Remote {
         let path = format!("/v1/topics/{}/messages", segment(topic));
         let records = records.to_vec();
         self.post(&path, &ProduceRequest { records })
-    }
-
-    /// Asks and waits for the reply, at most about so long.
-    pub fn request(
-        &self,
-        topic: &str,
-        record: &Record,
-        timeout: Duration,
-    ) -> Result<Message, Error> {
-        let timeout_ms = timeout.as_millis();
-        let path = format!(
-            "/v1/topics/{}/request?timeout={timeout_ms}ms",
-            segment(topic)
-        );
-        self.post(&path, record)
     }
 
     pub fn read(&self, topic: &str, request: &ReadRequest) -> Result<Page, Error> {
@@ -190,6 +170,12 @@ impl Remote {
         asked.extend(query.since_ms.map(|at| ("since_ms", at.to_string())));
         asked.extend(query.messages.map(|count| ("messages", count.to_string())));
         self.get(&format!("/v1/trace/{}", segment(id)), &asked)
+    }
+
+    /// Waits for the answer; `timeout` as in `5s`.
+    pub fn request(&self, topic: &str, record: &Record, timeout: &str) -> Result<Message, Error> {
+        let path = format!("/v1/topics/{}/request?timeout={timeout}", segment(topic));
+        self.post(&path, record)
     }
 
     pub fn order(&self, order: &Order) -> Result<Changes, Error> {

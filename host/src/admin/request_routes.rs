@@ -1,4 +1,5 @@
-//! The route by which somebody asks a pipeline something and waits for its reply (§8.3).
+//! `POST /v1/topics/{topic}/request`: one message out, its answer back. Not here: the waiting
+//! (`requests.rs`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +16,13 @@ use utoipa_axum::routes;
 
 use super::console::Console;
 use super::error::{Code, Error};
-use super::requests::{TIMEOUT_DEFAULT, TIMEOUT_MAX};
+use super::requests::REQUEST_WAIT_MAX;
 use super::routes::{Asked, Reply, Shared, Wanted, answer, json_of, path_of, query_of};
+use super::time::parse_span;
 use super::wire::{Message, Record};
-use crate::config;
+
+/// How long a request waits when it does not say.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 
 pub(super) fn described() -> OpenApiRouter<Arc<Console>> {
     OpenApiRouter::new().routes(routes!(request))
@@ -28,18 +32,18 @@ pub(super) fn described() -> OpenApiRouter<Arc<Console>> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct RequestQuery {
-    /// How long to wait, as in `500ms` or `5s` (the default); at most `50s`.
+    /// As `500ms` or `5s`, at most `50s`. Default `5s`.
     timeout: Option<String>,
 }
 
 #[utoipa::path(
     post,
     path = "/v1/topics/{topic}/request",
-    params(("topic" = String, Path), RequestQuery), request_body = Record,
+    params(("topic" = String, Path), RequestQuery),
+    request_body = Record,
     responses(
-        (status = OK, body = Message, description = "the reply"),
-        (status = GATEWAY_TIMEOUT, body = Error, description = "no reply within the timeout"),
-        (status = SERVICE_UNAVAILABLE, body = Error, description = "too many requests wait already"),
+        (status = OK, body = Message, description = "the answer"),
+        (status = GATEWAY_TIMEOUT, body = Error, description = "nobody answered in time"),
     ),
 )]
 async fn request(
@@ -50,51 +54,43 @@ async fn request(
     body: Result<Bytes, BytesRejection>,
 ) -> Reply<Message> {
     let topic = path_of(path)?;
-    let timeout = timeout_of(query_of(query)?.timeout.as_deref())?;
-    let record: Record = json_of(&headers, body)?;
-    let reply_to = match console.reply_topic()? {
-        Some(topic) => topic,
-        None => {
-            let opening = Arc::clone(&console);
-            let Json(name) = answer(opening, |console| {
-                console.open_requests().map(|topic| topic.to_string())
-            })
-            .await?;
-            name.as_str().into()
-        }
-    };
-    console
-        .request(&topic, record, &reply_to, timeout)
-        .await
-        .map(Json)
+    let timeout = timeout(query_of(query)?.timeout.as_deref())?;
+    let mut record: Record = json_of(&headers, body)?;
+    // The caller's clock runs from here, for the one who waits as for the one who answers.
+    let until = tokio::time::Instant::now() + timeout;
+    let timeout_ms = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
+    let deadline_ms = console.now_ms().saturating_add(timeout_ms);
+    let asked = Arc::clone(&console);
+    let begun = answer(Arc::clone(&console), move |console| {
+        console.known_topic(&topic)?;
+        let waits = console.requests()?.begin(&mut record, deadline_ms)?;
+        console.produce(&topic, &[record])?;
+        Ok(Begun(waits))
+    })
+    .await?;
+    let Json(Begun(waits)) = begun;
+    let left = until.saturating_duration_since(tokio::time::Instant::now());
+    let answer = waits.answer(left).await;
+    drop(asked);
+    answer.map(Json)
 }
 
-fn timeout_of(text: Option<&str>) -> Result<Duration, Error> {
+/// A request on its way.
+struct Begun(super::requests::Waits);
+
+fn timeout(text: Option<&str>) -> Result<Duration, Error> {
     let Some(text) = text else {
         return Ok(TIMEOUT_DEFAULT);
     };
-    config::duration(text)
-        .filter(|timeout| !timeout.is_zero() && *timeout <= TIMEOUT_MAX)
-        .ok_or_else(|| {
-            Error::new(
-                Code::Invalid,
-                format!("the timeout {text:?} is none that a request may have"),
-                format!("write it as 500ms or 5s, up to {} s", TIMEOUT_MAX.as_secs()),
-            )
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn timeout_max_bounds_how_long_a_request_waits() {
-        assert_eq!(timeout_of(None), Ok(TIMEOUT_DEFAULT));
-        assert_eq!(timeout_of(Some("50s")), Ok(TIMEOUT_MAX));
-        for bad in ["51s", "0ms", "5", "", "-1s", "99999999999999999999s"] {
-            let error = timeout_of(Some(bad)).unwrap_err();
-            assert_eq!(error.code, Code::Invalid, "{bad}");
-        }
-    }
+    let wait = parse_span(text).filter(|wait| !wait.is_zero() && *wait <= REQUEST_WAIT_MAX);
+    wait.ok_or_else(|| {
+        Error::new(
+            Code::Invalid,
+            format!("{text:?} is no timeout"),
+            format!(
+                "write it as 500ms or 5s, at most {}s",
+                REQUEST_WAIT_MAX.as_secs()
+            ),
+        )
+    })
 }

@@ -1,207 +1,281 @@
-//! Requests over the admin port (§8.3): written to a topic with the host's own reply topic, and answered
-//! by what one thread reads there. Who waits holds no thread. Not here: HTTP (`request_routes.rs`).
+//! Requests that wait for their answers (§8.3): a message goes to a topic with `reply-to`, `correlation-id`
+//! and a deadline; one thread reads the host's own reply topic and hands each answer to whoever waits for its
+//! correlation ID. Waiting holds no thread. Not here: how handlers answer (`pipeline/reply.rs`).
+//!
+//! Nobody gets another's answer: an ID that is waited for, or whose answer may still come, is not taken again.
 
-use std::collections::BTreeMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::Thread;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
-use prometheus::IntCounter;
 use tokio::sync::oneshot;
-use uuid::Uuid;
 
-use super::console::{Console, message};
+use super::console;
 use super::error::{Code, Error};
-use super::waiting::{Slot, Waiting};
 use super::wire::{Blob, Header, Message, Record};
-use crate::connector::embedded::{
-    self, Append, Commit, Committed, Log, PartitionId, Retention, TopicSpec, Write,
-};
+use crate::connector::embedded::{Commit, Log, PartitionId, Retention, TopicSpec, Write};
 use crate::message::MessageRef;
 use crate::pipeline::correlation;
-use crate::pipeline::reply::{DEADLINE, REPLY_TO, REQUEST_ID};
+use crate::pipeline::reply::{DEADLINE, REPLY_TO};
 
-/// Requests that wait for their reply at a time.
-pub const WAITING_MAX: usize = 10_000;
-/// Longest wait for a reply; it must end before the request itself would.
-pub const TIMEOUT_MAX: Duration = Duration::from_secs(50);
-/// The wait when none is named.
-pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
-/// Age and bytes of what is kept of the host's own replies; longer than anybody waits.
-pub const REPLIES_KEPT: (Duration, u64) = (Duration::from_secs(600), 256 << 20);
-/// Prefix of the topic that replies to a host go to.
-pub const REPLY_TOPIC: &str = "wasmill.replies.";
-/// Where the log remembers which host this is.
+/// Requests that may wait at a time.
+pub const REQUESTS_MAX: usize = 10_000;
+/// IDs of requests that timed out and whose answers may still come.
+pub const SPENT_MAX: usize = 10_000;
+/// Bytes of answers that are kept.
+pub const REPLY_TOPIC_BYTES: u64 = 64 << 20;
+/// Longest time a request may wait.
+pub const REQUEST_WAIT_MAX: Duration = Duration::from_secs(50);
+/// How long the reader sleeps when nothing wakes it.
+const IDLE: Duration = Duration::from_millis(500);
+/// What the names of hosts' reply topics begin with.
+pub const REPLY_TOPIC_PREFIX: &str = "wasmill.replies.";
 const HOST_ID: &[u8] = b"host/id";
-/// How long the reader of replies sleeps at most.
-const IDLE: Duration = Duration::from_secs(1);
-/// After an error of the store, when it reads again.
-const AGAIN: Duration = Duration::from_millis(500);
-/// When a full queue of the log is tried again.
-const BUSY: Duration = Duration::from_millis(5);
 
-/// The requests of a running host.
-#[derive(Debug)]
+/// All that wait on one host.
 pub struct Requests {
-    waiting: Arc<Waiting<Message>>,
-    late: IntCounter,
-    stop: Arc<AtomicBool>,
-    desk: Mutex<Option<Desk>>,
+    shared: Arc<Shared>,
+    /// Started with the first request.
+    reader: Mutex<Option<Reader>>,
 }
 
-/// What exists from the first request on.
-#[derive(Debug)]
-struct Desk {
-    topic: Arc<str>,
-    reader: Thread,
-}
-
-/// Reads the host's reply topic.
 struct Reader {
+    topic: String,
+    thread: JoinHandle<()>,
+}
+
+struct Shared {
     log: Log,
-    topic: Arc<str>,
-    partition: PartitionId,
-    waiting: Arc<Waiting<Message>>,
-    late: IntCounter,
-    stop: Arc<AtomicBool>,
+    waiting: Mutex<Waiting>,
+    stop: AtomicBool,
+    late: AtomicU64,
+}
+
+#[derive(Default)]
+struct Waiting {
+    by_id: HashMap<String, oneshot::Sender<Message>>,
+    spent: HashSet<String>,
+    /// Oldest first.
+    spent_order: VecDeque<String>,
+}
+
+/// A request that is waited for; gone when this is dropped.
+pub(super) struct Waits {
+    id: String,
+    shared: Arc<Shared>,
+    answer: oneshot::Receiver<Message>,
 }
 
 impl Requests {
-    /// `late` counts replies that nobody waits for.
     #[must_use]
-    pub fn new(late: IntCounter) -> Self {
+    pub fn new(log: Log) -> Self {
         Self {
-            waiting: Waiting::new(WAITING_MAX),
-            late,
-            stop: Arc::default(),
-            desk: Mutex::default(),
+            shared: Arc::new(Shared {
+                log,
+                waiting: Mutex::default(),
+                stop: AtomicBool::new(false),
+                late: AtomicU64::new(0),
+            }),
+            reader: Mutex::default(),
         }
     }
 
-    fn known_topic(&self) -> Option<Arc<str>> {
-        let desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
-        desk.as_ref().map(|desk| Arc::clone(&desk.topic))
+    /// Answers that nobody waited for any more.
+    #[must_use]
+    pub fn late(&self) -> u64 {
+        self.shared.late.load(Ordering::Relaxed)
     }
 
-    /// The topic for replies; the first time it is made and its reader started, which may block.
-    fn open(&self, log: &Log) -> Result<Arc<str>, Error> {
-        let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(desk) = desk.as_ref() {
-            return Ok(Arc::clone(&desk.topic));
+    /// Completes `record` to a request that is answered to this host until `deadline_ms` (Unix ms), and
+    /// waits for its answer from now on. It is still to be produced.
+    pub(super) fn begin(&self, record: &mut Record, deadline_ms: i64) -> Result<Waits, Error> {
+        let topic = self.reply_topic()?;
+        record
+            .headers
+            .retain(|header| header.name != REPLY_TO && header.name != DEADLINE);
+        let id = match console::correlation_of(record) {
+            Some(id) => id,
+            None => {
+                let id = uuid::Uuid::now_v7().hyphenated().to_string();
+                record.headers.push(header(correlation::HEADER, &id));
+                id
+            }
+        };
+        record.headers.push(header(REPLY_TO, &topic));
+        record
+            .headers
+            .push(header(DEADLINE, &deadline_ms.to_string()));
+        self.shared.wait_for(id)
+    }
+
+    fn reply_topic(&self) -> Result<String, Error> {
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reader) = &*reader {
+            return Ok(reader.topic.clone());
         }
-        let name = format!("{REPLY_TOPIC}{}", host_id(log)?);
+        let log = &self.shared.log;
+        let name = format!("{REPLY_TOPIC_PREFIX}{}", host_id(log)?);
         let topic = match log.topic(&name) {
             Some(topic) => topic,
             None => log.create_topic(&TopicSpec {
                 retention: Retention {
-                    age: Some(REPLIES_KEPT.0),
-                    bytes: Some(REPLIES_KEPT.1),
+                    age: None,
+                    bytes: Some(REPLY_TOPIC_BYTES),
                 },
                 ..TopicSpec::new(name.as_str(), NonZeroU32::MIN)
             })?,
         };
-        let partition = topic
-            .partition(0)
-            .ok_or_else(|| Error::internal("the reply topic has no partition"))?;
-        // What stands there already answers requests of an earlier life: nobody waits for it.
-        let from = log.end(partition)?;
-        let topic: Arc<str> = topic.name.as_str().into();
-        let reader = Reader {
-            log: log.clone(),
-            topic: Arc::clone(&topic),
-            partition,
-            waiting: Arc::clone(&self.waiting),
-            late: self.late.clone(),
-            stop: Arc::clone(&self.stop),
+        let Some(partition) = topic.partition(0) else {
+            return Err(Error::internal("the reply topic has no partition"));
         };
-        let started = std::thread::Builder::new()
+        // Answers to an earlier run of this host are nobody's.
+        let from = log.end(partition)?;
+        let shared = Arc::clone(&self.shared);
+        let thread = std::thread::Builder::new()
             .name("replies".to_owned())
-            .spawn(move || reader.run(from))
-            .map_err(|why| Error::internal(format!("no thread for replies: {why}")))?;
-        *desk = Some(Desk {
-            topic: Arc::clone(&topic),
-            reader: started.thread().clone(),
+            .spawn(move || shared.read(partition, from))
+            .map_err(|why| Error::internal(format!("a thread cannot be started: {why}")))?;
+        *reader = Some(Reader {
+            topic: name.clone(),
+            thread,
         });
-        Ok(topic)
+        Ok(name)
     }
 }
 
 impl Drop for Requests {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        let desk = self.desk.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(desk) = desk {
-            desk.reader.unpark();
+        self.shared.stop.store(true, Ordering::Release);
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reader) = reader.take() {
+            reader.thread.thread().unpark();
+            if reader.thread.join().is_err() {
+                tracing::error!("the reader of replies panicked; please report this");
+            }
         }
     }
 }
 
-impl Reader {
-    fn run(&self, mut next: u64) {
-        let _subscription = self
-            .log
-            .subscribe(&[self.partition], std::thread::current());
-        while !self.stop.load(Ordering::SeqCst) {
-            match self.log.read(self.partition, next) {
+impl Shared {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_for(self: &Arc<Self>, id: String) -> Result<Waits, Error> {
+        let mut waiting = self.waiting();
+        if waiting.by_id.contains_key(&id) || waiting.spent.contains(&id) {
+            return Err(Error::new(
+                Code::CorrelationInUse,
+                "a request with this correlation ID was made, and its answer may still come",
+                "give each request an ID of its own, or leave it out",
+            ));
+        }
+        if waiting.by_id.len() >= REQUESTS_MAX {
+            return Err(Error::new(
+                Code::Busy,
+                format!("{REQUESTS_MAX} requests wait for their answers already"),
+                "try again when some are answered",
+            ));
+        }
+        let (send, answer) = oneshot::channel();
+        waiting.by_id.insert(id.clone(), send);
+        Ok(Waits {
+            id,
+            shared: Arc::clone(self),
+            answer,
+        })
+    }
+
+    /// Hands answers on until it is told to stop.
+    fn read(&self, partition: PartitionId, mut next: u64) {
+        let _awake = self.log.subscribe(&[partition], std::thread::current());
+        while !self.stop.load(Ordering::Acquire) {
+            match self.log.read(partition, next) {
                 Ok(Some(chunk)) => {
                     for (offset, _, message) in chunk.iter_from(next) {
-                        self.hand_over(offset, &message);
-                        next = offset + 1;
+                        self.answered(offset, &message);
                     }
+                    next = chunk.end_offset();
                 }
                 Ok(None) => std::thread::park_timeout(IDLE),
-                Err(embedded::Error::Closed) => return,
-                Err(embedded::Error::OffsetOutOfRange { earliest, .. }) if next < earliest => {
-                    tracing::warn!(topic = %self.topic, next, earliest, "replies were removed before they were read");
-                    next = earliest;
-                }
-                Err(error) => {
-                    tracing::warn!(topic = %self.topic, %error, "replies cannot be read for now");
-                    std::thread::park_timeout(AGAIN);
+                Err(why) => {
+                    tracing::warn!(error = %why, "answers to requests cannot be read for now");
+                    // Retention may have passed what nobody waits for.
+                    next = next.max(self.log.earliest(partition).unwrap_or(next));
+                    std::thread::park_timeout(IDLE);
                 }
             }
         }
     }
 
-    fn hand_over(&self, offset: u64, reply: &MessageRef<'_>) {
-        let taken = request_of(reply).is_some_and(|id| {
-            let reply = message(&self.topic, 0, offset, reply);
-            self.waiting.answer(id, reply)
-        });
-        if !taken {
-            self.late.inc();
+    fn answered(&self, offset: u64, message: &MessageRef<'_>) {
+        let id = message.headers.last(correlation::HEADER);
+        let id = id
+            .and_then(|id| std::str::from_utf8(id).ok())
+            .unwrap_or_default();
+        let mut waiting = self.waiting();
+        let Some(waits) = waiting.by_id.remove(id) else {
+            waiting.spent.remove(id);
+            self.late.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        // A crash or a duplicate may answer once more.
+        waiting.spend(id);
+        drop(waiting);
+        let answer = console::message("", 0, offset, message);
+        if waits.send(answer).is_err() {
+            self.late.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-/// The request that a reply belongs to. Without its ID (it came by way of another topic, or of another
-/// program) the correlation ID is that of the request, when the caller chose none.
-fn request_of(reply: &MessageRef<'_>) -> Option<Uuid> {
-    let headers = &reply.headers;
-    let id = headers
-        .last(REQUEST_ID)
-        .or_else(|| headers.last(correlation::HEADER))?;
-    Uuid::try_parse_ascii(id).ok()
+impl Waiting {
+    fn spend(&mut self, id: &str) {
+        if self.spent.insert(id.to_owned()) {
+            self.spent_order.push_back(id.to_owned());
+        }
+        while self.spent_order.len() > SPENT_MAX {
+            if let Some(oldest) = self.spent_order.pop_front() {
+                self.spent.remove(&oldest);
+            }
+        }
+    }
 }
 
-/// Made once for a data directory.
-fn host_id(log: &Log) -> Result<String, Error> {
-    if let Some(id) = log.meta_get(HOST_ID)? {
-        let text = std::str::from_utf8(&id)
-            .ok()
-            .and_then(|id| Uuid::try_parse(id).ok());
-        let id = text.ok_or_else(|| {
-            Error::new(
-                Code::StoreUnavailable,
-                "the host's ID in the log cannot be read",
-                "it was written by a newer wasmill, or the store is damaged",
-            )
-        })?;
-        return Ok(id.to_string());
+impl Waits {
+    /// The answer, or the timeout.
+    pub(super) async fn answer(mut self, timeout: Duration) -> Result<Message, Error> {
+        match tokio::time::timeout(timeout, &mut self.answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => Err(Error::internal("a request was forgotten")),
+            Err(_) => Err(Error::new(
+                Code::NoAnswer,
+                format!("no answer within {:.1} s", timeout.as_secs_f64()),
+                "does a pipeline read the topic and answer (an output named `reply`)? `wasmill status` and `wasmill dlq list` tell; an answer that comes later is dropped",
+            )),
+        }
     }
-    let id = Uuid::now_v7().to_string();
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        let mut waiting = self.shared.waiting();
+        if waiting.by_id.remove(&self.id).is_some() {
+            waiting.spend(&self.id);
+        }
+    }
+}
+
+/// Of this data directory, for ever.
+fn host_id(log: &Log) -> Result<String, Error> {
+    let stored = log.meta_get(HOST_ID)?;
+    if let Some(id) = stored.and_then(|bytes| String::from_utf8(bytes.to_vec()).ok()) {
+        return Ok(id);
+    }
+    let id = uuid::Uuid::now_v7().simple().to_string();
     log.commit(Commit {
         writes: vec![Write::Meta {
             key: HOST_ID.to_vec(),
@@ -212,282 +286,135 @@ fn host_id(log: &Log) -> Result<String, Error> {
     Ok(id)
 }
 
-impl Console {
-    fn requests(&self) -> Result<&Requests, Error> {
-        self.requests.as_ref().ok_or_else(|| {
-            Error::new(
-                Code::NoHost,
-                "no host runs on this data directory, so no pipeline can answer",
-                "start it with `wasmill run`",
-            )
-        })
+fn header(name: &str, value: &str) -> Header {
+    Header {
+        name: name.to_owned(),
+        value: Some(Blob(value.as_bytes().to_vec())),
     }
-
-    /// Whether [`Console::open_requests`] would answer at once.
-    pub(super) fn reply_topic(&self) -> Result<Option<Arc<str>>, Error> {
-        Ok(self.requests()?.known_topic())
-    }
-
-    /// The topic that replies to this host go to; made by the first request. May block.
-    pub(super) fn open_requests(&self) -> Result<Arc<str>, Error> {
-        self.requests()?.open(&self.log)
-    }
-
-    /// Writes the request and waits for its reply, at most so long.
-    pub(super) async fn request(
-        &self,
-        topic: &str,
-        record: Record,
-        reply_to: &str,
-        timeout: Duration,
-    ) -> Result<Message, Error> {
-        let until = tokio::time::Instant::now() + timeout;
-        let mut slot = self.requests()?.waiting.enter().map_err(|_| full())?;
-        let record = addressed(record, &slot, reply_to, self.log.now_ms(), timeout)?;
-        let (correlation_id, answer) = {
-            let correlation_id = correlation_of(&record);
-            let reply = async {
-                self.submit(topic, &record).await?;
-                // The sender lives in the map as long as this slot.
-                (&mut slot.answer)
-                    .await
-                    .map_err(|_| Error::internal("a reply got lost on its way inside the host"))
-            };
-            (correlation_id, tokio::time::timeout_at(until, reply).await)
-        };
-        answer.unwrap_or_else(|_| Err(no_reply(timeout, &correlation_id)))
-    }
-
-    /// Durable on return; no thread waits.
-    async fn submit(&self, topic: &str, record: &Record) -> Result<(), Error> {
-        let topic = self.known_topic(topic)?;
-        if topic.spec.internal {
-            return Err(Error::new(
-                Code::Invalid,
-                format!(
-                    "{} is an internal topic: only a host writes to it",
-                    topic.name
-                ),
-                "send requests to the topic that the pipeline reads",
-            ));
-        }
-        loop {
-            let mut builders = BTreeMap::new();
-            self.encode(&topic, record, &mut builders)?;
-            let mut commit = Commit::default();
-            for (partition, mut builder) in builders {
-                commit.appends.push(Append {
-                    partition: self.known_partition(&topic, partition)?,
-                    chunk: builder.finish(),
-                });
-            }
-            let (sender, written) = oneshot::channel::<Result<Committed, embedded::Error>>();
-            let ack = Box::new(move |result| {
-                if sender.send(result).is_err() {
-                    tracing::debug!("who asked is gone");
-                }
-            });
-            match self.log.submit_before(commit, ack, Instant::now()) {
-                Ok(()) => {
-                    let written = written.await.unwrap_or(Err(embedded::Error::Closed));
-                    return Ok(written.map(|_| ())?);
-                }
-                Err(embedded::Error::Busy { .. }) => tokio::time::sleep(BUSY).await,
-                Err(why) => return Err(why.into()),
-            }
-        }
-    }
-}
-
-/// The request with the headers by which it is answered.
-fn addressed(
-    mut record: Record,
-    slot: &Slot<Message>,
-    reply_to: &str,
-    now_ms: i64,
-    timeout: Duration,
-) -> Result<Record, Error> {
-    let own = |name: &str| name == REPLY_TO || name.starts_with("wasmill-");
-    if let Some(header) = record.headers.iter().find(|header| own(&header.name)) {
-        return Err(Error::new(
-            Code::Invalid,
-            format!(
-                "the host sets the header {} of a request itself",
-                header.name
-            ),
-            "leave it out; to have replies elsewhere, produce the message with `reply-to` instead",
-        ));
-    }
-    let id = slot.id().to_string();
-    let timeout_ms = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
-    let deadline = now_ms.saturating_add(timeout_ms).to_string();
-    let mut push = |name: &str, value: String| {
-        record.headers.push(Header {
-            name: name.to_owned(),
-            value: Some(Blob(value.into_bytes())),
-        });
-    };
-    push(REPLY_TO, reply_to.to_owned());
-    push(DEADLINE, deadline);
-    push(REQUEST_ID, id.clone());
-    if super::console::correlation_of(&record).is_none() {
-        record.headers.push(Header {
-            name: correlation::HEADER.to_owned(),
-            value: Some(Blob(id.into_bytes())),
-        });
-    }
-    Ok(record)
-}
-
-fn correlation_of(record: &Record) -> String {
-    super::console::correlation_of(record).unwrap_or_default()
-}
-
-fn full() -> Error {
-    Error::new(
-        Code::Busy,
-        format!("{WAITING_MAX} requests wait for their replies already"),
-        "try again later; shorter timeouts make room sooner",
-    )
-}
-
-fn no_reply(timeout: Duration, correlation_id: &str) -> Error {
-    Error::new(
-        Code::NoReply,
-        format!("no reply within {} ms", timeout.as_millis()),
-        format!(
-            "the request may have been carried out all the same; what became of it: `wasmill trace {correlation_id}`, and whether a pipeline that answers runs: `wasmill status`"
-        ),
-    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connector::embedded::{ChunkBuilder, Options};
+    use crate::connector::embedded::Options;
     use crate::message::HeadersBuf;
 
-    fn late() -> IntCounter {
-        IntCounter::new("late", "late").unwrap()
+    fn requests() -> (tempfile::TempDir, Requests) {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path(), Options::default()).unwrap();
+        (dir, Requests::new(log))
     }
 
-    fn open(dir: &std::path::Path) -> (Log, Requests) {
-        let log = Log::open(dir, Options::default()).unwrap();
-        (log, Requests::new(late()))
+    fn answer(requests: &Requests, id: &str, payload: &str) {
+        let mut headers = HeadersBuf::new();
+        assert!(headers.push(correlation::HEADER, Some(id.as_bytes())));
+        requests.shared.answered(
+            0,
+            &MessageRef {
+                payload: Some(payload.as_bytes()),
+                headers: headers.as_headers(),
+                ..MessageRef::default()
+            },
+        );
     }
 
-    fn answer(log: &Log, topic: &str, headers: &[(&str, &str)]) {
-        let mut buffer = HeadersBuf::new();
-        for (name, value) in headers {
-            assert!(buffer.push(name, Some(value.as_bytes())));
+    fn with_id(id: &str) -> Record {
+        Record {
+            headers: vec![header(correlation::HEADER, id)],
+            ..Record::default()
         }
-        let mut builder = ChunkBuilder::new();
-        builder.push(&MessageRef {
-            headers: buffer.as_headers(),
-            ..MessageRef::default()
-        });
-        let append = Append {
-            partition: log.topic(topic).unwrap().partition(0).unwrap(),
-            chunk: builder.finish(),
+    }
+
+    fn block<T>(future: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.unwrap().block_on(future)
+    }
+
+    const SOON: Duration = Duration::from_millis(20);
+
+    #[test]
+    fn each_answer_goes_to_whoever_waits_for_its_id_and_late_ones_are_counted() {
+        let (_dir, requests) = requests();
+        let (mut a, mut b) = (with_id("a"), Record::default());
+        let first = requests.begin(&mut a, 0).unwrap();
+        let second = requests.begin(&mut b, 0).unwrap();
+        let made = console::correlation_of(&b).unwrap();
+        assert_eq!(uuid::Uuid::parse_str(&made).unwrap().get_version_num(), 7);
+        answer(&requests, &made, "for b");
+        answer(&requests, "a", "for a");
+        answer(&requests, "a", "once more");
+        answer(&requests, "nobody", "");
+        let payload = |message: Message| String::from_utf8(message.payload.unwrap().0).unwrap();
+        assert_eq!(payload(block(first.answer(SOON)).unwrap()), "for a");
+        assert_eq!(payload(block(second.answer(SOON)).unwrap()), "for b");
+        assert_eq!(requests.late(), 2);
+    }
+
+    #[test]
+    fn an_id_is_not_taken_again_while_an_answer_to_it_may_come() {
+        let (_dir, requests) = requests();
+        let again = || {
+            requests
+                .begin(&mut with_id("a"), 0)
+                .map(|_| ())
+                .map_err(|error| error.code)
         };
-        log.commit(Commit {
-            appends: vec![append],
-            ..Commit::default()
-        })
-        .unwrap();
-    }
-
-    #[test]
-    fn replies_kept_bounds_the_hosts_own_topic() {
-        let dir = tempfile::tempdir().unwrap();
-        let (log, requests) = open(dir.path());
-        assert_eq!(requests.known_topic(), None, "made by the first request");
-        let topic = requests.open(&log).unwrap();
-        let kept = log.topic(&topic).unwrap().spec.retention;
+        let first = requests.begin(&mut with_id("a"), 0).unwrap();
+        assert_eq!(again(), Err(Code::CorrelationInUse), "it waits");
+        let late = block(first.answer(SOON)).unwrap_err();
+        assert_eq!(late.code, Code::NoAnswer);
         assert_eq!(
-            (kept.age, kept.bytes),
-            (Some(REPLIES_KEPT.0), Some(REPLIES_KEPT.1))
+            again(),
+            Err(Code::CorrelationInUse),
+            "its answer may still come"
         );
-        assert!(REPLIES_KEPT.0 > TIMEOUT_MAX, "longer than anybody waits");
-    }
-
-    /// §8.3
-    #[test]
-    fn a_host_keeps_its_reply_topic_and_takes_no_answer_of_an_earlier_life() {
-        let dir = tempfile::tempdir().unwrap();
-        let (log, requests) = open(dir.path());
-        let topic = requests.open(&log).unwrap();
-        let before = requests.waiting.enter().unwrap().id().to_string();
-        answer(&log, &topic, &[(REQUEST_ID, &before)]);
-        drop(requests);
-        log.close().unwrap();
-        let (log, requests) = open(dir.path());
-        assert_eq!(requests.open(&log).unwrap(), topic);
-        let mut slot = requests.waiting.enter().unwrap();
-        let id = slot.id().to_string();
-        // Of the earlier life; under another request's ID; without any; its own; and once more.
-        let own = (REQUEST_ID, id.as_str());
-        for headers in [
-            &[(REQUEST_ID, before.as_str())][..],
-            &[(REQUEST_ID, &before), (correlation::HEADER, &id)],
-            &[],
-            &[own, (correlation::HEADER, "theirs")],
-            &[own],
-        ] {
-            answer(&log, &topic, headers);
-        }
-        let until = Instant::now() + Duration::from_secs(20);
-        while requests.late.get() < 4 && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        assert_eq!(requests.late.get(), 4);
-        assert_eq!(slot.answer.try_recv().unwrap().offset, 4);
+        answer(&requests, "a", "late");
+        assert_eq!((requests.late(), again()), (1, Ok(())));
     }
 
     #[test]
-    fn without_a_request_id_the_correlation_id_tells_when_it_is_the_hosts() {
-        let dir = tempfile::tempdir().unwrap();
-        let (log, requests) = open(dir.path());
-        let topic = requests.open(&log).unwrap();
-        let mut slot = requests.waiting.enter().unwrap();
-        answer(
-            &log,
-            &topic,
-            &[(correlation::HEADER, &slot.id().to_string())],
-        );
-        let until = Instant::now() + Duration::from_secs(20);
-        while slot.answer.try_recv().is_err() {
-            assert!(Instant::now() < until);
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    #[test]
-    fn a_request_carries_what_it_is_answered_by_and_no_caller_sets_that() {
-        let waiting = Waiting::new(1);
-        let slot = waiting.enter().unwrap();
-        let timeout = Duration::from_secs(2);
-        let sent = |record| addressed(record, &slot, "replies", 1_000, timeout);
-        let record = sent(Record::default()).unwrap();
-        let value = |name: &str| {
-            let found = record.headers.iter().find(|header| header.name == name);
-            String::from_utf8(found.unwrap().value.clone().unwrap().0).unwrap()
+    fn a_request_says_where_and_until_when_it_wants_its_answer_whatever_the_caller_wrote() {
+        let (_dir, requests) = requests();
+        let mut record = Record {
+            headers: vec![
+                header(REPLY_TO, "elsewhere"),
+                header(DEADLINE, "1"),
+                header("own", "kept"),
+            ],
+            ..Record::default()
         };
-        assert_eq!(
-            (value(REPLY_TO), value(DEADLINE)),
-            ("replies".into(), "3000".into())
-        );
-        assert_eq!(value(REQUEST_ID), value(correlation::HEADER));
-        for name in [REPLY_TO, DEADLINE, REQUEST_ID] {
-            let headers = vec![Header {
-                name: name.to_owned(),
-                value: None,
-            }];
-            let forged = Record {
-                headers,
-                ..Record::default()
-            };
-            assert_eq!(sent(forged).unwrap_err().code, Code::Invalid);
+        let _waits = requests.begin(&mut record, 5_000).unwrap();
+        let values = |name: &str| -> Vec<String> {
+            let found = record.headers.iter().filter(|header| header.name == name);
+            found
+                .map(|header| String::from_utf8(header.value.clone().unwrap().0).unwrap())
+                .collect()
+        };
+        assert!(values(REPLY_TO)[0].starts_with(REPLY_TOPIC_PREFIX) && values(REPLY_TO).len() == 1);
+        assert_eq!(values(DEADLINE), ["5000"]);
+        assert_eq!(values("own"), ["kept"]);
+    }
+
+    #[test]
+    fn requests_max_and_spent_max_bound_what_is_remembered() {
+        let (_dir, requests) = requests();
+        let mut waiting = Vec::new();
+        for _ in 0..REQUESTS_MAX {
+            waiting.push(requests.begin(&mut Record::default(), 0).unwrap());
         }
+        let refused = requests.begin(&mut Record::default(), 0).err().unwrap();
+        assert_eq!(refused.code, Code::Busy);
+        drop(waiting);
+        assert!(requests.shared.waiting().by_id.is_empty());
+        for n in 0..10 {
+            drop(requests.begin(&mut with_id(&format!("{n}")), 0).unwrap());
+        }
+        let state = requests.shared.waiting();
+        assert_eq!(
+            (state.spent.len(), state.spent_order.len()),
+            (SPENT_MAX, SPENT_MAX)
+        );
     }
 }

@@ -278,6 +278,14 @@ pub(super) fn json_of<T: DeserializeOwned>(
         StatusCode::PAYLOAD_TOO_LARGE => body_too_large(),
         _ => Error::new(Code::Invalid, format!("the body: {}", why.body_text()), ""),
     })?;
+    // A list would do for an object without required fields, in the order of its fields.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Error::new(
+            Code::Invalid,
+            "the body must be a JSON object",
+            "",
+        ));
+    }
     serde_json::from_slice(&body)
         .map_err(|why| Error::new(Code::Invalid, format!("the body: {why}"), ""))
 }

@@ -94,7 +94,7 @@ enum Command {
     Topics(topics::Topics),
     /// Write messages to a topic
     Produce(produce::Produce),
-    /// Ask a pipeline of the running host, and show its reply
+    /// Send a message and wait for its answer
     Request(request::Request),
     /// Show messages of a topic
     Consume(consume::Consume),

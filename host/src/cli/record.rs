@@ -127,11 +127,6 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    /// Of the line read last, from 1.
-    pub(super) const fn line_number(&self) -> u64 {
-        self.line_number
-    }
-
     fn refused(&self, why: &str) -> Error {
         Error::failed(format!("line {} of the input: {why}", self.line_number), "")
     }

@@ -10,8 +10,8 @@ use super::problem::{Code, Place, Problems};
 use super::valid::{
     Allow, Backoff, By, Circuit, Config, DeadLetter, Delivery, Durability, Format, Handler, Host,
     Idempotency, IfMissing, Isolation, Limits, LogFiles, NullKey, OnDeadLetter, OnDuplicate,
-    OnLostOffset, Ordering, Output, Pipeline, RateLimit, Reply, Retry, RetryMode, SecretName,
-    Source, Start, StateGrant, Tls, Window,
+    OnLostOffset, Ordering, Output, Pipeline, RateLimit, Retry, RetryMode, SecretName, Source,
+    Start, StateGrant, Tls, Window,
 };
 use crate::expression::Condition;
 
@@ -78,6 +78,9 @@ fn tls(block: &Checked, problems: &Problems) -> Option<Tls> {
         key: path("key")?,
     })
 }
+
+/// Where answers may go when nothing else is said.
+const REPLY_TOPICS: &str = "wasmill.replies.*";
 
 /// Partitions of a topic that is created because a pipeline names it, when nothing else is said.
 const PARTITIONS: NonZeroU32 = NonZeroU32::MIN.saturating_add(5);
@@ -148,16 +151,15 @@ pub(super) fn pipeline(
         .get("handler")
         .and_then(|value| handler(value, cores, problems));
     let outputs = block.get("outputs").and_then(outputs);
+    let reply_topics = block.get("reply").and_then(|value| {
+        let topics = |topics: &Checked| topics.all(|topic| topic.text().map(str::to_owned));
+        let topics = value.optional("topics", topics)?;
+        Some(topics.unwrap_or_else(|| vec![REPLY_TOPICS.to_owned()]))
+    });
     let dead_letter = block.get("dead_letter").and_then(|value| {
         let topic = value.optional("topic", Checked::text)?;
         Some(DeadLetter {
             topic: topic.map(str::to_owned),
-        })
-    });
-    let reply = block.get("reply").and_then(|value| {
-        let topics = value.get("topics")?;
-        Some(Reply {
-            topics: topics.all(|topic| topic.text().map(str::to_owned))?,
         })
     });
     Some(Pipeline {
@@ -172,8 +174,8 @@ pub(super) fn pipeline(
         rate_limit: rate_limit?,
         handler: handler?,
         outputs: outputs?,
+        reply_topics: reply_topics?,
         dead_letter: dead_letter?,
-        reply: reply?,
     })
 }
 

@@ -53,12 +53,6 @@ pub struct Error {
     pub sources: Vec<Source>,
 }
 
-/// `500ms`, `5s`, `1m`, `24h`, as durations are written in the YAML.
-#[must_use]
-pub fn duration(text: &str) -> Option<std::time::Duration> {
-    scalar::duration(text)
-}
-
 /// Loads files, and of folders every `*.yaml` and `*.yml` in them by name, as one configuration.
 /// `env` gives the variables that `${…}` names.
 pub fn load(paths: &[PathBuf], env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Error> {

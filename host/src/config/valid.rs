@@ -83,15 +83,9 @@ pub struct Pipeline {
     pub handler: Handler,
     /// In the order of the file; a guest names them.
     pub outputs: Vec<Output>,
+    /// Topics to which it may answer: names, or prefixes with a final `*`.
+    pub reply_topics: Vec<String>,
     pub dead_letter: DeadLetter,
-    pub reply: Reply,
-}
-
-/// Where the output `reply` may go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
-    /// Names, or prefixes written with a final `*`.
-    pub topics: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

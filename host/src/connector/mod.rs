@@ -49,16 +49,6 @@ pub enum ReadError {
 #[error("{0}")]
 pub struct SettleError(pub String);
 
-/// Why replies cannot go to a topic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoTarget {
-    Unknown,
-    /// Only hosts write to it.
-    Internal,
-    /// As many were found already as are kept.
-    TooMany,
-}
-
 /// One worker's view of a broker: the partitions it owns (by their index in its list), and a way to
 /// make settlements durable in the order in which they were handed on.
 pub trait Connector {
@@ -70,9 +60,8 @@ pub trait Connector {
     /// Next offset to be written.
     fn end(&self, partition: usize) -> u64;
 
-    /// Where replies to `topic` go. The targets behind those of the plan are found while it runs; their
-    /// number is bounded, and none is created.
-    fn reply_target(&mut self, topic: &str) -> Result<Target, NoTarget>;
+    /// The target for answers to a topic that is there and not internal (§8.1); the same one each time.
+    fn reply_target(&mut self, topic: &str) -> Option<Target>;
 
     /// Largest record (key, payload, headers, 28 bytes) that `target` accepts.
     fn record_bytes_max(&self, target: usize) -> usize;

@@ -19,7 +19,6 @@ use std::time::{Duration, Instant};
 use crate::admin::console::Console;
 use crate::admin::letters::runner::Runner;
 use crate::admin::ports::{self, Ports};
-use crate::admin::requests::Requests;
 use crate::admin::token::Token;
 use crate::config::valid::Config;
 use crate::config::{self, secret};
@@ -206,7 +205,6 @@ impl Opened {
         );
         let console = Console::new(log.clone(), move || seen.snapshots())
             .with_operations(operations)
-            .with_requests(Requests::new(metrics.replies_late()))
             .with_logs(data_dir.join(LOGS_DIR));
         let console = Arc::new(console);
         let (admin, health) = listen;

@@ -665,7 +665,7 @@ fn plan(
         has_state,
         topics,
         outputs,
-        reply: ReplyRule(pipeline.reply.topics.clone()),
+        reply: ReplyRule(pipeline.reply_topics.clone()),
     }
 }
 

@@ -493,7 +493,7 @@ where
         Some(self.rejected.swap_remove(found).2)
     }
 
-    /// Decode → filter → deadline → idempotency, in the order of §2.1.
+    /// Decode → idempotency, in the order of §2.1.
     fn stages(&self, delivery: &Delivery, looked: &Looked<'_>) -> Stage {
         let message = &looked.message;
         let policy = self.plan.idempotency.as_ref();
@@ -511,9 +511,8 @@ where
                 }
             }
         }
-        if reply::is_expired(&message.headers, self.unix_ms) {
-            let refused = self.undecodable(message);
-            return Stage::Enter(refused.unwrap_or(Work::Expired), None);
+        if reply::is_expired(message, self.unix_ms) {
+            return Stage::Enter(Work::Expired, None);
         }
         let stage = match policy {
             Some(_) => self.deduplicate(delivery, looked, proved),

@@ -14,8 +14,10 @@ pub struct Counts {
     pub discarded: u64,
     /// Passed over by the pipeline's filter.
     pub filtered: u64,
-    /// Requests past their deadline, finished without a call.
+    /// Requests past their deadline.
     pub expired: u64,
+    /// Answers that went nowhere, by why.
+    pub replies_dropped: Vec<(Dropped, u64)>,
     pub circuits_opened: u64,
     pub retries: u64,
     /// Idempotency keys that were new.
@@ -26,7 +28,6 @@ pub struct Counts {
     /// A handful of reasons at most: a list is faster than a map.
     pub dead_letters: Vec<(Reason, u64)>,
     pub faults: Vec<(&'static str, u64)>,
-    pub replies_dropped: Vec<(Dropped, u64)>,
     /// Records published by target.
     pub published: Vec<u64>,
     /// Nanoseconds and messages of each call.
@@ -41,7 +42,7 @@ impl Counts {
         bump(&mut self.dead_letters, reason);
     }
 
-    pub fn reply_dropped(&mut self, why: Dropped) {
+    pub fn drop_reply(&mut self, why: Dropped) {
         bump(&mut self.replies_dropped, why);
     }
 

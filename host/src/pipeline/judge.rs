@@ -5,22 +5,26 @@ use std::time::Duration;
 
 use crate::config::valid::{Delivery as Guarantee, OnDeadLetter, OnDuplicate, RetryMode};
 use crate::connector::Connector;
+use crate::expression::Expression;
 use crate::faults;
 use crate::idempotency::completion::{Completion, Status};
+use crate::message::MessageRef;
 use crate::pipeline::admit::original;
 use crate::pipeline::counts::Observer;
 use crate::pipeline::dead_letter;
 use crate::pipeline::handler::Handler;
 use crate::pipeline::lane::Until;
 use crate::pipeline::letter_state;
-use crate::pipeline::plan::{SourceTopic, Step};
+use crate::pipeline::output::{self, HeaderRule, Made};
+use crate::pipeline::plan::{Plan, PlanOutput, SourceTopic, Step};
+use crate::pipeline::reply::{self, Dropped};
 use crate::pipeline::returned::Returned;
 use crate::pipeline::run::{Clock, Entry, Halt, Work, Worker};
-use crate::pipeline::settlement::{CompletionWrite, LetterWrite, StateWrite};
+use crate::pipeline::settlement::{CompletionWrite, LetterWrite, StateWrite, Target};
 use crate::pipeline::stored;
 use crate::pipeline::verdict::{Reason, Report, Verdict, judge};
-use crate::plugin::frame::{Outcome, Outcomes};
-use crate::plugin::{Fault, FaultKind};
+use crate::plugin::frame::{Outcome, Outcomes, OutputIter};
+use crate::plugin::{Fault, FaultKind, RESULT_BYTES_MAX};
 
 /// What a call came to.
 pub(super) enum Called {
@@ -29,6 +33,12 @@ pub(super) enum Called {
     Answered(Outcomes),
     /// The only message of the frame is at fault.
     Faulted(Fault),
+}
+
+/// Why outputs that the guest returned cannot be published.
+struct Unpublishable {
+    kind: &'static str,
+    message: String,
 }
 
 impl<C, H, K, O> Worker<C, H, K, O>
@@ -252,25 +262,49 @@ where
             .idempotency
             .as_ref()
             .is_some_and(|policy| policy.on_duplicate == OnDuplicate::Replay);
-        let completed = completion.status == Status::Completed;
-        match &completion.outputs {
-            Some(outputs) if replay && completed => {
-                self.counts.replayed += 1;
-                for (name, record) in stored::iter(outputs) {
+        let mut published = false;
+        if let Some(outputs) = &completion.outputs
+            && completion.status == Status::Completed
+        {
+            for (name, record) in stored::iter(outputs) {
+                if name == reply::OUTPUT {
+                    self.answer_again(entry, record);
+                    published = true;
+                } else if replay && let Some(output) = self.plan.output(name) {
                     // An output that the configuration no longer has is not published again.
-                    if let Some(output) = self.plan.output(name) {
-                        self.settlement.publish_record(output.target, record);
-                        self.counts.publish(output.target);
-                    }
+                    self.settlement.publish_record(output.target, record);
+                    self.counts.publish(output.target);
+                    published = true;
                 }
             }
-            _ => self.counts.skipped += 1,
         }
-        if let Some(outputs) = completion.outputs.as_deref().filter(|_| completed) {
-            self.answer_again(entry, outputs);
+        if published || replay && completion.outputs.is_some() {
+            self.counts.replayed += 1;
+        } else {
+            self.counts.skipped += 1;
         }
         self.conclude_letter(entry);
         self.finish(entry);
+    }
+
+    /// A duplicate is answered from the record of the first (§8.2): where it asks for it, under its own
+    /// correlation ID.
+    fn answer_again(&mut self, entry: &Entry, record: &[u8]) {
+        let partition = self.partitions.get(entry.delivery.partition as usize);
+        let message = partition.and_then(|partition| partition.window.message(&entry.delivery));
+        let (Some(message), Ok((stored, _))) = (message, MessageRef::read_record(record)) else {
+            return;
+        };
+        let message = original(message, entry);
+        let correlation_id = entry.correlation.text(&message.headers);
+        match answer_to(&self.plan, &mut self.connector, &message) {
+            Ok(target) => {
+                if let Some(answer) = reply::again(&stored, correlation_id, &mut self.headers) {
+                    self.settlement.publish(target, &answer);
+                }
+            }
+            Err(why) => self.counts.drop_reply(why),
+        }
     }
 
     /// In its lane, or put aside (§5.2).
@@ -541,7 +575,6 @@ where
             return;
         };
         let expires_at_ms = self.unix_ms.saturating_add(policy.ttl.as_millis() as i64);
-        // Without replay only replies are there to be kept.
         let keeps = policy.on_duplicate == OnDuplicate::Replay || !self.stored.is_empty();
         let outputs =
             (keeps && status == Status::Completed).then(|| std::mem::take(&mut self.stored));
@@ -576,6 +609,89 @@ where
         }
     }
 
+    /// All of a message's outputs, or none.
+    fn publish(&mut self, entry: &Entry, outputs: OutputIter<'_>) -> Result<(), Unpublishable> {
+        let Self {
+            partitions,
+            plan,
+            settlement,
+            headers,
+            connector,
+            counts,
+            stored,
+            ..
+        } = self;
+        stored.clear();
+        let policy = plan.idempotency.as_ref();
+        let store_all = policy.is_some_and(|policy| policy.on_duplicate == OnDuplicate::Replay);
+        let Some(message) = partitions
+            .get(entry.delivery.partition as usize)
+            .and_then(|partition| partition.window.message(&entry.delivery))
+        else {
+            return Ok(());
+        };
+        let message = original(message, entry);
+        let correlation_id = entry.correlation.text(&message.headers);
+        let mark = settlement.mark();
+        let mut bytes = 0;
+        for output in outputs {
+            let is_reply = output.name == reply::OUTPUT;
+            let (target, rule, made) = if is_reply {
+                match answer_to(plan, connector, &message) {
+                    Ok(target) => (target, &NO_HEADERS, Made::default()),
+                    Err(why) => {
+                        counts.drop_reply(why);
+                        continue;
+                    }
+                }
+            } else {
+                let Some(known) = plan.output(output.name) else {
+                    settlement.rollback(mark);
+                    return Err(unknown_output(output.name, plan));
+                };
+                match made(known, &message) {
+                    Ok(made) => (known.target, &known.rule, made),
+                    Err(why) => {
+                        settlement.rollback(mark);
+                        return Err(why);
+                    }
+                }
+            };
+            let built = output::build(&output, &message, correlation_id, rule, &made, headers);
+            let bytes_max = connector.record_bytes_max(usize::from(target));
+            let Some(record) = built.filter(|record| record.record_len() <= bytes_max) else {
+                settlement.rollback(mark);
+                return Err(Unpublishable {
+                    kind: "output_too_large",
+                    message: format!(
+                        "an output for `{}` is larger than its topic accepts ({bytes_max} bytes with headers)",
+                        output.name
+                    ),
+                });
+            };
+            bytes += record.record_len();
+            if bytes > RESULT_BYTES_MAX {
+                settlement.rollback(mark);
+                return Err(Unpublishable {
+                    kind: FaultKind::OutputLimit.as_str(),
+                    message: format!(
+                        "the outputs of one message are more than {RESULT_BYTES_MAX} bytes with what they inherit"
+                    ),
+                });
+            }
+            settlement.publish(target, &record);
+            if (store_all || is_reply && policy.is_some())
+                && let Some(publish) = settlement.publishes().last()
+            {
+                stored::push(stored, output.name, settlement.record(publish));
+            }
+        }
+        for publish in settlement.published_since(mark) {
+            counts.publish(publish.target);
+        }
+        Ok(())
+    }
+
     fn log_failure(&self, entry: &Entry, report: &Report<'_>, what: &str, delay_ms: Option<u64>) {
         let Some(partition) = self.partitions.get(entry.delivery.partition as usize) else {
             return;
@@ -595,6 +711,44 @@ where
     }
 }
 
+/// An answer copies no headers of its question but those that every output does.
+const NO_HEADERS: HeaderRule = HeaderRule(Vec::new());
+
+fn answer_to<C: Connector>(
+    plan: &Plan,
+    connector: &mut C,
+    message: &MessageRef<'_>,
+) -> Result<Target, Dropped> {
+    let topic = plan.reply.topic(message)?;
+    connector.reply_target(topic).ok_or(Dropped::NoTopic)
+}
+
+/// What the configuration's expressions for an output make of the input.
+fn made(output: &PlanOutput, input: &MessageRef<'_>) -> Result<Made, Unpublishable> {
+    let text = |what: &str, expression: &Expression| {
+        expression
+            .evaluate_text(input)
+            .map_err(|error| Unpublishable {
+                kind: Reason::ExpressionFailed.as_str(),
+                message: format!(
+                    "output `{}`, {what} `{}`: {error}",
+                    output.name,
+                    expression.source()
+                ),
+            })
+    };
+    let key = output
+        .key
+        .as_ref()
+        .map(|key| text("key", key))
+        .transpose()?;
+    let mut headers = Vec::new();
+    for (name, value) in &output.set_headers {
+        headers.push((name.clone(), text(name, value)?));
+    }
+    Ok(Made { key, headers })
+}
+
 fn too_many_headers(what: &str, topic: &SourceTopic, partition: u32, entry: &Entry) -> Halt {
     Halt(format!(
         "the {what} of {}/{partition}@{} cannot be built: it has too many headers. Nothing was dropped",
@@ -612,5 +766,21 @@ fn report_of(fault: &Fault) -> Report<'_> {
             kind: kind.as_str(),
             message,
         },
+    }
+}
+
+fn unknown_output(name: &str, plan: &crate::pipeline::plan::Plan) -> Unpublishable {
+    let known: Vec<&str> = plan
+        .outputs
+        .iter()
+        .map(|output| output.name.as_str())
+        .collect();
+    let shown: String = name.chars().take(64).collect();
+    Unpublishable {
+        kind: "unknown_output",
+        message: format!(
+            "the handler named output {shown:?}, which the pipeline does not have (it has: {}); add it under `outputs`",
+            known.join(", ")
+        ),
     }
 }

@@ -14,7 +14,6 @@ pub mod offsets;
 pub mod output;
 pub mod overlay;
 pub mod plan;
-mod publish;
 pub mod rate;
 pub mod reply;
 pub mod returned;

@@ -26,7 +26,6 @@ use crate::pipeline::offsets::{Offsets, Progress};
 use crate::pipeline::overlay::Overlay;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::rate::Rate;
-use crate::pipeline::reply::Notice;
 use crate::pipeline::returned::Returned;
 use crate::pipeline::settlement::Settlement;
 use crate::pipeline::verdict::Reason;
@@ -199,7 +198,7 @@ pub(super) enum Work {
     Duplicate(Completion),
     /// The pipeline's filter passes it over.
     Filtered,
-    /// A request past its deadline (§8.2).
+    /// Its deadline has passed (§8.2).
     Expired,
     /// It goes to the dead letters without a call.
     Refuse(Reason, String),
@@ -259,7 +258,6 @@ pub struct Worker<C: Connector, H, K, O> {
     pub(super) headers: HeadersBuf,
     /// The outputs of the current message, as its idempotency record keeps them.
     pub(super) stored: Vec<u8>,
-    pub(super) replies_dropped: Notice,
     pub(super) overlay: Option<Arc<Overlay>>,
     /// Tickets handed out so far.
     pub(super) tickets: Ticket,
@@ -368,7 +366,6 @@ where
             counts: Counts::default(),
             headers: HeadersBuf::new(),
             stored: Vec::new(),
-            replies_dropped: Notice::default(),
             overlay: parts.overlay,
             tickets: 0,
             unix_ms: 0,

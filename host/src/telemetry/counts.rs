@@ -17,9 +17,9 @@ pub struct LocalCounts {
     /// By place in the `output_topics` the metrics were made with.
     published: Vec<u64>,
     publish_errors: Vec<u64>,
+    replies_dropped: Vec<u64>,
     consumed: Vec<u64>,
     faults: Vec<u64>,
-    replies_dropped: Vec<u64>,
     pub retries: u64,
     pub circuits_opened: u64,
     dead_letters: Vec<u64>,
@@ -36,9 +36,9 @@ impl LocalCounts {
         Self {
             published: vec![0; shared.published.len()],
             publish_errors: vec![0; PublishError::ALL.len()],
+            replies_dropped: vec![0; ReplyDropped::ALL.len()],
             consumed: vec![0; Outcome::ALL.len()],
             faults: vec![0; FaultReason::ALL.len()],
-            replies_dropped: vec![0; ReplyDropped::ALL.len()],
             retries: 0,
             circuits_opened: 0,
             dead_letters: vec![0; DeadLetterReason::ALL.len()],
@@ -56,6 +56,10 @@ impl LocalCounts {
         add(&mut self.published, output, count);
     }
 
+    pub fn reply_dropped(&mut self, why: ReplyDropped, count: u64) {
+        add(&mut self.replies_dropped, why.index(), count);
+    }
+
     pub fn publish_error(&mut self, reason: PublishError, count: u64) {
         add(&mut self.publish_errors, reason.index(), count);
     }
@@ -66,10 +70,6 @@ impl LocalCounts {
 
     pub fn fault(&mut self, reason: FaultReason, count: u64) {
         add(&mut self.faults, reason.index(), count);
-    }
-
-    pub fn reply_dropped(&mut self, reason: ReplyDropped, count: u64) {
-        add(&mut self.replies_dropped, reason.index(), count);
     }
 
     pub fn dead_letter(&mut self, reason: DeadLetterReason, count: u64) {
@@ -96,9 +96,9 @@ impl LocalCounts {
         for (counts, counters) in [
             (&mut self.published, &shared.published),
             (&mut self.publish_errors, &shared.publish_errors),
+            (&mut self.replies_dropped, &shared.replies_dropped),
             (&mut self.consumed, &shared.consumed),
             (&mut self.faults, &shared.faults),
-            (&mut self.replies_dropped, &shared.replies_dropped),
             (&mut self.dead_letters, &shared.dead_letters),
             (&mut self.idempotency, &shared.idempotency),
         ] {

@@ -46,7 +46,6 @@ labels! {
         /// at_most_once: it failed and is gone.
         Discarded = "discarded",
         Filtered = "filtered",
-        /// A request whose deadline had passed.
         Expired = "expired",
     }
 }
@@ -61,13 +60,11 @@ labels! {
 }
 
 labels! {
-    /// Why a reply was not sent (`wasmill_replies_dropped_total`): the names of `pipeline::reply::Dropped`.
+    /// Why an answer went nowhere (`wasmill_replies_dropped_total`): the names of `reply::Dropped`.
     ReplyDropped {
         NoReplyTo = "no_reply_to",
         NotAllowed = "not_allowed",
-        UnknownTopic = "unknown_topic",
-        TooManyTopics = "too_many_topics",
-        TooLarge = "too_large",
+        NoTopic = "no_topic",
     }
 }
 
@@ -162,6 +159,7 @@ mod tests {
     fn every_label_stands_at_its_index_and_is_snake_case() {
         check::<Outcome>();
         check::<PublishError>();
+        check::<ReplyDropped>();
         check::<FaultReason>();
         check::<DeadLetterReason>();
         check::<IdempotencyResult>();

@@ -54,9 +54,9 @@ pub struct Metrics {
 pub struct PipelineMetrics {
     pub(super) published: Vec<IntCounter>,
     pub(super) publish_errors: Vec<IntCounter>,
+    pub(super) replies_dropped: Vec<IntCounter>,
     pub(super) consumed: Vec<IntCounter>,
     pub(super) faults: Vec<IntCounter>,
-    pub(super) replies_dropped: Vec<IntCounter>,
     pub(super) retries: IntCounter,
     pub(super) circuits_opened: IntCounter,
     pub(super) dead_letters: Vec<IntCounter>,
@@ -96,9 +96,9 @@ impl Metrics {
                 })
                 .collect(),
             publish_errors: each::<PublishError>(&families.publish_errors, own),
+            replies_dropped: each::<ReplyDropped>(&families.replies_dropped, own),
             consumed: each::<Outcome>(&families.consumed, own),
             faults: each::<FaultReason>(&families.faults, own),
-            replies_dropped: each::<ReplyDropped>(&families.replies_dropped, own),
             retries: families.retries.with_label_values(own),
             circuits_opened: families.circuits_opened.with_label_values(own),
             dead_letters: each::<DeadLetterReason>(&families.dead_letters, own),
@@ -108,12 +108,6 @@ impl Metrics {
             handler_memory: families.handler_memory.with_label_values(own),
             in_flight: families.in_flight.with_label_values(own),
         }
-    }
-
-    /// Replies that nobody waits for.
-    #[must_use]
-    pub fn replies_late(&self) -> IntCounter {
-        self.families.replies_late.clone()
     }
 
     /// Fills the gauges from `snapshots` and writes everything in Prometheus' text format.
@@ -162,11 +156,10 @@ struct Families {
     published: IntCounterVec,
     publish_duration: HistogramVec,
     publish_errors: IntCounterVec,
+    replies_dropped: IntCounterVec,
     consumed: IntCounterVec,
     handler_duration: HistogramVec,
     faults: IntCounterVec,
-    replies_dropped: IntCounterVec,
-    replies_late: IntCounter,
     retries: IntCounterVec,
     circuits_opened: IntCounterVec,
     dead_letters: IntCounterVec,
@@ -206,6 +199,12 @@ impl Families {
                 "messages that could not be published",
                 &with("reason"),
             )?,
+            replies_dropped: counters(
+                &registry,
+                "replies_dropped_total",
+                "answers that went nowhere; their messages succeeded",
+                &with("reason"),
+            )?,
             consumed: counters(
                 &registry,
                 "messages_consumed_total",
@@ -223,19 +222,6 @@ impl Families {
                 "faults_total",
                 "traps, timeouts and other faults of the handler",
                 &with("reason"),
-            )?,
-            replies_dropped: counters(
-                &registry,
-                "replies_dropped_total",
-                "replies that were not sent",
-                &with("reason"),
-            )?,
-            replies_late: registered(
-                &registry,
-                IntCounter::new(
-                    named("replies_late_total"),
-                    "replies to requests made here for which nobody waited any more",
-                )?,
             )?,
             retries: counters(
                 &registry,

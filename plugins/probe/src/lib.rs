@@ -44,6 +44,8 @@ enum Plan {
     FailAfter,
     /// Fails until the time `until`, as everything does that needs a dependency which is down.
     Down,
+    /// Answers with `n` and one more, and publishes one output.
+    Reply,
     Reject,
     Trap,
     /// Never ends.
@@ -64,10 +66,6 @@ enum Plan {
     Headers,
     /// `n` log lines.
     Log,
-    /// A reply made of the payload, after `n` ms of work.
-    Reply,
-    /// The same, beside an output.
-    ReplyAndOutput,
 }
 
 #[wasmill_sdk::handler]
@@ -104,6 +102,12 @@ fn handle(message: Message) -> Result<Outputs, Failure> {
         }
         Plan::Down if clock::now() >= order.until => kept(),
         Plan::Down => Err(Failure::retryable("the dependency does not answer")),
+        Plan::Reply => Ok(Outputs::one(
+            Output::to("reply")
+                .no_key()
+                .payload(format!("{} {}", order.n, u64::from(order.n) + 1)),
+        )
+        .and(Output::to("default"))),
         Plan::Reject => Err(Failure::rejected(format!("planned rejection of {id}"))),
         Plan::Trap => panic!("planned panic of {id}"),
         Plan::Spin => loop {
@@ -130,11 +134,6 @@ fn handle(message: Message) -> Result<Outputs, Failure> {
                 .header("correlation-id", "mine")
                 .header("own", "kept"),
         )),
-        Plan::Reply => {
-            work(order.n);
-            Ok(Outputs::one(reply(&message)))
-        }
-        Plan::ReplyAndOutput => Ok(Outputs::one(reply(&message)).and(Output::to("default"))),
         Plan::Log => {
             for n in 0..order.n {
                 log::info(format!("line {n} of {id}"));
@@ -142,11 +141,6 @@ fn handle(message: Message) -> Result<Outputs, Failure> {
             kept()
         }
     }
-}
-
-fn reply(message: &Message) -> Output {
-    let payload = message.payload().unwrap_or_default();
-    Output::reply().payload([b"answer to ", payload].concat())
 }
 
 fn flight(order: &Order, distance: i64) -> Result<Outputs, Failure> {

@@ -1,325 +1,283 @@
-//! Requests and replies (§8) over a real host: each caller gets its own answer or none, through duplicates,
-//! failures and kills.
+//! Requests and their answers (§8): each caller gets its own answer or a timeout, never another's, through
+//! failures, duplicates, kills and a thousand at once (acceptance 5).
 
-use std::io::Write;
+use std::collections::HashMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use wasmill::admin::Code;
 use wasmill::admin::remote::Remote;
 use wasmill::admin::token::{Address, Token};
-use wasmill::admin::wire::{Blob, Header, Message, Record};
-use wasmill_tests::process::{Process, until};
+use wasmill::admin::wire::{Blob, Header, Record};
+use wasmill_tests::input::{Expected, Input};
+use wasmill_tests::process::until;
 use wasmill_tests::site::Site;
 
 use crate::{probe, probe_pipeline};
 
-const SHORT: Duration = Duration::from_millis(1_500);
-
-fn site(more: &str) -> Site {
-    let site = Site::new(&probe_pipeline(&format!("{more}{}", probe(""))));
-    site.publish("in", 4, &[]);
-    site
-}
-
-/// A request that is answered, or one in a hundred that is rejected.
-fn payload(n: u64) -> String {
-    let plan = if n % 100 == 99 { "reject" } else { "reply" };
-    // The number makes each payload its own, so that an answer tells whose it is.
-    json!({"plan": plan, "id": n}).to_string()
-}
-
-fn record(payload: &str, headers: &[(&str, &str)]) -> Record {
+fn question(n: u64, plan: &str) -> Record {
+    let payload = json!({"plan": plan, "n": n}).to_string();
     Record {
-        key: Some(Blob(payload.as_bytes().to_vec())),
-        payload: Some(Blob(payload.as_bytes().to_vec())),
-        headers: headers
-            .iter()
-            .map(|&(name, value)| header(name, value))
-            .collect(),
+        key: Some(Blob(format!("k{}", n % 50).into_bytes())),
+        payload: Some(Blob(payload.into_bytes())),
+        headers: vec![Header {
+            name: "order".to_owned(),
+            // Every tenth question is asked twice under one idempotency key.
+            value: Some(Blob(format!("{}", n - u64::from(n % 10 == 1)).into_bytes())),
+        }],
         ..Record::default()
     }
 }
 
-fn header(name: &str, value: &str) -> Header {
-    Header {
-        name: name.to_owned(),
-        value: Some(Blob(value.as_bytes().to_vec())),
-    }
-}
-
-fn text(reply: &Message) -> String {
-    String::from_utf8(reply.payload.clone().unwrap().0).unwrap()
-}
-
-fn header_of(reply: &Message, name: &str) -> Option<String> {
-    let found = reply.headers.iter().find(|header| header.name == name)?;
-    Some(String::from_utf8(found.value.clone()?.0).unwrap())
-}
-
-/// The admin port as it is now; a host that was killed comes back under another address.
 fn remote(site: &Site) -> Option<Remote> {
     let address = Address::read(&site.data_dir()).ok()??;
     let token = Token::read(&site.data_dir()).ok()??;
     Remote::new(&format!("http://{}", address.admin), token).ok()
 }
 
-/// Acceptance 5: by HTTP and by the command, with failures, duplicates and a kill in the middle.
-#[test]
-fn each_caller_gets_exactly_its_answer_or_none_through_failures_duplicates_and_a_kill() {
-    let all: u64 = std::env::var("WASMILL_REQUESTS").map_or(20_000, |n| n.parse().unwrap());
-    let site = site("    idempotency: { key: message.json.id, ttl: 1h }\n");
-    let mut process = site.start();
-    let by_http = all / 2;
-    let (asked, answered) = (AtomicU64::new(0), AtomicU64::new(0));
-    let lost = AtomicU64::new(0);
-    std::thread::scope(|scope| {
-        let command = scope.spawn(|| by_command(&site, by_http, all / 4));
-        for _ in 0..32 {
-            scope.spawn(|| {
-                let mut port = remote(&site);
-                loop {
-                    let n = asked.fetch_add(1, Ordering::Relaxed);
-                    if n >= by_http {
-                        return;
-                    }
-                    // Every third asks again what was asked before: a duplicate, under its own IDs, and the
-                    // same correlation ID is under way more than once.
-                    let id = if n % 3 == 0 { n / 2 } else { n };
-                    let correlation = format!("c{}", n % 7);
-                    let body = payload(id);
-                    let request = record(&body, &[("correlation-id", &correlation)]);
-                    let result = port
-                        .as_ref()
-                        .map(|port| port.request("in", &request, SHORT));
-                    match result {
-                        Some(Ok(reply)) => {
-                            assert_eq!(text(&reply), format!("answer to {body}"));
-                            assert_eq!(header_of(&reply, "correlation-id"), Some(correlation));
-                            assert_ne!(id % 100, 99, "a rejected request has no answer");
-                            answered.fetch_add(1, Ordering::Relaxed);
-                        }
-                        Some(Err(why)) if why.code == Code::NoReply => {
-                            if id % 100 != 99 {
-                                lost.fetch_add(1, Ordering::Relaxed);
-                            }
-                        }
-                        _ => {
-                            lost.fetch_add(1, Ordering::Relaxed);
-                            port = Some(until("the host is back", || {
-                                remote(&site).filter(|port| port.status().is_ok())
-                            }));
-                        }
-                    }
-                }
-            });
+fn pipeline() -> String {
+    probe_pipeline(&format!(
+        "    delivery: exactly_once\n    idempotency: {{ key: message.header(\"order\"), ttl: 1h, fingerprint: [message.header(\"order\")] }}\n{}",
+        probe("")
+    ))
+}
+
+#[derive(Default)]
+struct Tally {
+    answered: AtomicU64,
+    timed_out: AtomicU64,
+    unreachable: AtomicU64,
+    wrong: Mutex<Vec<String>>,
+}
+
+/// Asks until all are asked; a host that is not there is waited for.
+fn ask(site: &Site, numbers: &AtomicU64, count: u64, tally: &Tally) {
+    let mut to: Option<Remote> = None;
+    loop {
+        let n = numbers.fetch_add(1, Ordering::Relaxed);
+        if n >= count {
+            return;
         }
-        until("a third is answered", || {
-            (answered.load(Ordering::Relaxed) > by_http / 3).then_some(())
-        });
-        process.kill();
-        process = site.start();
-        let (answers, of_command) = command.join().unwrap();
-        assert!(answers > 0, "{of_command}");
-        // The command speaks to one host: what came after the kill it could not ask. A second has all.
-        let (answers, failed) = by_command(&site, by_http + all / 4, all / 4);
-        assert_eq!(answers, all / 4 - all / 400, "{failed} failed");
+        // 1 % are rejected by the handler: their callers time out.
+        let fails = n % 100 == 57;
+        let record = question(n, if fails { "reject" } else { "reply" });
+        let timeout = if fails { "300ms" } else { "20s" };
+        if to.is_none() {
+            to = Some(until("a host answers", || {
+                remote(site).filter(|host| host.status().is_ok())
+            }));
+        }
+        let Some(host) = &to else { continue };
+        match host.request("in", &record, timeout) {
+            Ok(answer) => {
+                tally.answered.fetch_add(1, Ordering::Relaxed);
+                let text = String::from_utf8(answer.payload.unwrap().0).unwrap();
+                // A duplicate gets the answer of the first.
+                let own = format!("{n} {}", n + 1);
+                let first = n.saturating_sub(1);
+                let of_first = format!("{first} {}", first + 1);
+                let fits = text == own
+                    || n % 10 == 1 && text == of_first
+                    || n % 10 == 0 && text == format!("{} {}", n + 1, n + 2);
+                if !fits || fails {
+                    tally.wrong.lock().unwrap().push(format!("{n} got {text}"));
+                }
+            }
+            Err(why) if why.code == Code::NoAnswer => {
+                tally.timed_out.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_) => {
+                tally.unreachable.fetch_add(1, Ordering::Relaxed);
+                to = None;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+#[test]
+fn each_caller_gets_its_own_answer_or_none_through_kills_failures_and_duplicates() {
+    let count: u64 = std::env::var("WASMILL_REQUESTS").map_or(10_000, |n| n.parse().unwrap());
+    let site = Site::new(&pipeline());
+    site.publish("in", 4, &[]);
+    let (numbers, tally) = (AtomicU64::new(0), Tally::default());
+    let mut process = Some(site.start());
+    std::thread::scope(|scope| {
+        let askers: Vec<_> = (0..48)
+            .map(|_| scope.spawn(|| ask(&site, &numbers, count, &tally)))
+            .collect();
+        for part in 1..4 {
+            until("some were asked", || {
+                (numbers.load(Ordering::Relaxed) >= count * part / 4).then_some(())
+            });
+            // A kill of the host, in the middle of it.
+            process.take().unwrap().kill();
+            process = Some(site.start());
+        }
+        for asker in askers {
+            asker.join().unwrap();
+        }
     });
-    let (answered, lost) = (answered.into_inner(), lost.into_inner());
-    println!("{by_http} by HTTP: {answered} answered, {lost} lost to the kill");
-    assert!(answered > by_http * 8 / 10, "{answered} {lost}");
+    let mut process = process.unwrap();
+    process.await_drained();
+    process.stop();
+    assert!(
+        tally.wrong.lock().unwrap().is_empty(),
+        "{:?}",
+        tally.wrong.lock().unwrap()
+    );
+    let (answered, timed_out) = (tally.answered.into_inner(), tally.timed_out.into_inner());
+    let unreachable = tally.unreachable.into_inner();
+    println!("{answered} answered, {timed_out} timed out, {unreachable} unreachable");
+    assert_eq!(answered + timed_out + unreachable, count);
+    assert!(answered >= count * 90 / 100, "{answered} of {count}");
+    // What was rejected timed out, and is a dead letter.
+    assert!(timed_out >= count / 200, "{timed_out}");
+    let letters = site.read("in.g.dlq");
+    assert!(
+        letters
+            .iter()
+            .all(|letter| letter.header("wasmill-dlq-reason").unwrap() == "rejected")
+    );
+}
+
+#[test]
+fn a_thousand_requests_wait_on_a_few_threads() {
+    let site = Site::new(&pipeline().replace(
+        "    handler:",
+        "    rate_limit: { count: 100, interval: 200ms }\n    handler:",
+    ));
+    site.publish("in", 4, &[]);
+    let process = site.start();
+    let lines: String = (0..1_500)
+        .map(|n| format!("{}\n", json!({"payload": json!({"plan": "reply", "n": n}).to_string(), "headers": [{"name": "order", "value": format!("{n}")}]})))
+        .collect();
+    let file = site.path().join("questions.jsonl");
+    std::fs::write(&file, lines).unwrap();
+    let threads = || {
+        std::fs::read_dir(format!("/proc/{}/task", process.pid()))
+            .unwrap()
+            .count()
+    };
+    let before = threads();
+    let data_dir = site.data_dir();
+    let most = AtomicU64::new(0);
+    let output = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| {
+            site.command(
+                &[
+                    "--data-dir",
+                    data_dir.to_str().unwrap(),
+                    "request",
+                    "in",
+                    "--file",
+                    file.to_str().unwrap(),
+                    "--in-flight",
+                    "1000",
+                    "--timeout",
+                    "30s",
+                ],
+                &[],
+            )
+        });
+        while !asked.is_finished() {
+            most.fetch_max(threads() as u64, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        asked.join().unwrap()
+    });
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stderr),
+        String::from_utf8_lossy(&output.stdout)
+            .chars()
+            .take(1_000)
+            .collect::<String>()
+    );
+    let mut seen: HashMap<u64, String> = HashMap::new();
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let answer = line["answer"]["payload"].as_str().unwrap().to_owned();
+        seen.insert(line["line"].as_u64().unwrap(), answer);
+    }
+    assert_eq!(seen.len(), 1_500);
+    // The questions are numbered from 1 and count from 0.
+    assert!(
+        seen.iter()
+            .all(|(line, answer)| *answer == format!("{} {line}", line - 1))
+    );
+    assert!(
+        most.into_inner() <= before as u64 + 12,
+        "{before} threads before"
+    );
     process.stop();
 }
 
-/// Asks `count` requests from `first` on by one command; gives the answers, all of them right, and how many
-/// had none.
-fn by_command(site: &Site, first: u64, count: u64) -> (u64, u64) {
-    let path = site.path().join(format!("requests-{first}"));
-    let mut file = std::io::BufWriter::new(std::fs::File::create(&path).unwrap());
-    for n in first..first + count {
-        writeln!(
-            file,
-            "{}",
-            json!({"key": n.to_string(), "payload": payload(n)})
-        )
-        .unwrap();
-    }
-    file.flush().unwrap();
-    drop(file);
-    let data_dir = site.data_dir();
-    let output = site.command(
-        &[
-            "--data-dir",
-            data_dir.to_str().unwrap(),
-            "request",
-            "in",
-            "--file",
-            path.to_str().unwrap(),
-            "--in-flight",
-            "200",
-            "--timeout",
-            "3s",
-        ],
-        &[],
-    );
-    assert_eq!(
-        output.status.code(),
-        Some(1),
-        "one in a hundred has no reply"
-    );
-    let (mut answers, mut failed) = (0, 0);
-    let lines = String::from_utf8(output.stdout).unwrap();
-    for line in lines.lines() {
-        let value: Value = serde_json::from_str(line).unwrap();
-        let n = first + value["line"].as_u64().unwrap() - 1;
-        if let Some(reply) = value.get("reply") {
-            let expected = format!("answer to {}", payload(n));
-            assert_eq!(reply["payload"].as_str(), Some(expected.as_str()));
-            answers += 1;
-        } else {
-            assert!(value["error"]["code"].is_string(), "{line}");
-            failed += 1;
-        }
-    }
-    assert_eq!(answers + failed, count, "every line is answered for");
-    (answers, failed)
-}
-
-/// §8.2: to its own `reply-to`, with `skip` too; other outputs are not published again.
 #[test]
-fn a_duplicate_is_answered_again_and_nothing_else_of_it_is_published() {
-    let site = site("    idempotency: { key: message.json.id, ttl: 1h, on_duplicate: skip }\n");
-    let process = site.start();
-    let body = json!({"plan": "reply_and_output", "id": 1}).to_string();
-    for correlation in ["one", "two", "one"] {
-        let request = record(&body, &[("correlation-id", correlation)]);
-        let reply = process.remote().request("in", &request, SHORT).unwrap();
-        assert_eq!(text(&reply), format!("answer to {body}"));
+fn an_answer_that_may_not_go_where_it_is_wanted_is_dropped_and_counted() {
+    let site = Site::new(&probe_pipeline(&probe("")));
+    let reply = |id: &str, to: &str| {
+        Input::planned(id, "k", "reply", 1, Expected::one("out")).header("reply-to", to)
+    };
+    site.publish("secret", 1, &[]);
+    site.publish(
+        "in",
+        1,
+        &[
+            reply("not-allowed", "secret"),
+            reply("no-topic", "wasmill.replies.nobody"),
+            Input::planned("no-reply-to", "k", "reply", 1, Expected::one("out")),
+        ],
+    );
+    let mut process = site.start();
+    process.await_drained();
+    for why in ["not_allowed", "no_topic", "no_reply_to"] {
         assert_eq!(
-            header_of(&reply, "correlation-id").as_deref(),
-            Some(correlation)
+            process.metric("wasmill_replies_dropped_total", &[why]),
+            1.0,
+            "{why}"
         );
     }
-    assert_eq!(process.metric("wasmill_replies_dropped_total", &[]), 0.0);
     process.stop();
-    assert_eq!(site.read("out").len(), 1);
+    assert!(site.read("secret").is_empty());
+    // Their messages succeeded all the same.
+    assert_eq!(site.read("out").len(), 3);
 }
 
-/// §8.1
 #[test]
-fn a_reply_that_may_not_be_sent_is_dropped_and_counted_and_its_message_succeeds() {
-    let site = site("    reply: { topics: [\"allowed.*\"] }\n");
-    site.publish("forbidden", 1, &[]);
-    site.publish("allowed.here", 1, &[]);
-    let mut process = site.start();
-    let body = json!({"plan": "reply"}).to_string();
-    let to = |topic: &str| record(&body, &[("reply-to", topic)]);
-    let records = [
-        record(&body, &[]),
-        to("forbidden"),
-        to("allowed.nowhere"),
-        to("in"),
-        to("allowed.here"),
-    ];
-    process.remote().produce("in", &records).unwrap();
-    process.await_drained();
-    for (reason, count) in [
-        ("no_reply_to", 1.0),
-        ("not_allowed", 2.0),
-        ("unknown_topic", 1.0),
-    ] {
-        let label = format!("reason=\"{reason}\"");
-        until(reason, || {
-            (process.metric("wasmill_replies_dropped_total", &[&label]) == count).then_some(())
-        });
-    }
-    assert_eq!(process.metric("wasmill_dead_letters_total", &[]), 0.0);
-    let said = process.log_text().matches("replies were dropped").count();
-    assert!((1..=4).contains(&said), "at a bounded rate: {said}");
-    process.stop();
-    assert_eq!(site.read("forbidden").len(), 0);
-    assert_eq!(site.read("allowed.here").len(), 1);
-}
-
-/// §8.2, §8.3: nobody waits any more, so nothing is called; and a reply that is late is counted.
-#[test]
-fn a_request_past_its_deadline_is_not_called_and_a_late_reply_is_counted() {
-    let site = site("");
-    let mut process = site.start();
-    let body = json!({"plan": "reply"}).to_string();
-    let past = record(&body, &[("wasmill-deadline", "1000")]);
-    process.remote().produce("in", &[past]).unwrap();
-    until("the request is finished as expired", || {
-        let label = "outcome=\"expired\"";
-        (process.metric("wasmill_messages_consumed_total", &[label]) == 1.0).then_some(())
-    });
-    assert_eq!(process.metric("wasmill_replies_dropped_total", &[]), 0.0);
-    let slow = json!({"plan": "reply", "n": 900}).to_string();
-    let why = process
-        .remote()
-        .request("in", &record(&slow, &[]), Duration::from_millis(300))
-        .unwrap_err();
-    assert_eq!(why.code, Code::NoReply);
-    assert!(
-        why.message.contains("300 ms") && why.help.contains("wasmill trace"),
-        "{why:?}"
-    );
-    until("its reply is late", || {
-        (process.metric("wasmill_replies_late_total", &[]) == 1.0).then_some(())
-    });
-    process.await_drained();
-    // What the host sets itself cannot be given.
-    let forged = record(&body, &[("reply-to", "out")]);
-    let why = process.remote().request("in", &forged, SHORT).unwrap_err();
-    assert_eq!(why.code, Code::Invalid);
-    process.stop();
-}
-
-fn threads(process: &Process) -> usize {
-    let tasks = format!("/proc/{}/task", process.pid());
-    std::fs::read_dir(tasks).unwrap().count()
-}
-
-/// §8.3
-#[test]
-fn a_thousand_requests_wait_on_the_threads_that_are_there_anyway() {
-    let site = site("");
+fn a_request_past_its_deadline_is_not_executed_and_its_caller_has_a_timeout() {
+    let site = Site::new(&probe_pipeline(&probe("")));
+    site.publish("in", 1, &[]);
     let process = site.start();
-    let body = payload(1);
-    let warm = process.remote().request("in", &record(&body, &[]), SHORT);
-    warm.unwrap();
-    let before = threads(&process);
-    let silent = json!({"plan": "silent"}).to_string();
-    let ended = AtomicU64::new(0);
-    let (mut most, mut operator) = (0, false);
-    std::thread::scope(|scope| {
-        for _ in 0..1_000 {
-            let ask = || {
-                let port = remote(&site).unwrap();
-                let wait = Duration::from_secs(8);
-                let why = port.request("in", &record(&silent, &[]), wait).unwrap_err();
-                assert_eq!(why.code, Code::NoReply);
-                ended.fetch_add(1, Ordering::Relaxed);
-            };
-            std::thread::Builder::new()
-                .stack_size(512 * 1024)
-                .spawn_scoped(scope, ask)
-                .unwrap();
-        }
-        until("all are under way and none has ended", || {
-            let label = "outcome=\"success\"";
-            most = most.max(threads(&process));
-            let called = process.metric("wasmill_messages_consumed_total", &[label]);
-            (called >= 1_001.0).then_some(())
-        });
-        assert_eq!(ended.load(Ordering::Relaxed), 0, "1,000 wait at once");
-        // Somebody else is served meanwhile.
-        operator |= process.remote().status().is_ok();
-        let reply = process.remote().request("in", &record(&body, &[]), SHORT);
-        assert_eq!(text(&reply.unwrap()), format!("answer to {body}"));
+    let data_dir = site.data_dir();
+    let wasmill = |arguments: &[&str]| {
+        let all = [&["--data-dir", data_dir.to_str().unwrap()], arguments].concat();
+        site.command(&all, &[])
+    };
+    assert!(wasmill(&["pause", "probe"]).status.success());
+    let began = Instant::now();
+    let asked = wasmill(&[
+        "request",
+        "in",
+        r#"{"plan": "reply", "n": 7}"#,
+        "--timeout",
+        "300ms",
+    ]);
+    assert_eq!(asked.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&asked.stderr).contains("no answer within 0.3 s"));
+    assert!(began.elapsed() < Duration::from_secs(5));
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(wasmill(&["resume", "probe"]).status.success());
+    until("it was passed over", || {
+        (process.metric("wasmill_messages_consumed_total", &["expired"]) >= 1.0).then_some(())
     });
-    assert!(operator);
-    assert!(most <= before + 8, "{before} threads became {most}");
+    let asked = wasmill(&["request", "in", r#"{"plan": "reply", "n": 7}"#]);
+    assert_eq!(String::from_utf8_lossy(&asked.stdout).trim(), "7 8");
     process.stop();
+    let asked = wasmill(&["request", "in", "{}"]);
+    assert!(String::from_utf8_lossy(&asked.stderr).contains("no host runs"));
+    assert_eq!(site.read("out").len(), 1, "executed once");
 }

@@ -154,16 +154,16 @@ pub(super) static PIPELINE: Block = Block {
             doc: "Names that the handler publishes to, and what each stands for. An output to a name that does not stand here is a fault.",
         },
         Field {
+            name: "reply",
+            kind: Kind::Block(&REPLY),
+            need: Need::Default("{}"),
+            doc: "Answers: what the handler publishes to the name `reply` goes to the topic in the message's `reply-to` header, with its correlation ID (§8).",
+        },
+        Field {
             name: "dead_letter",
             kind: Kind::Block(&DEAD_LETTER),
             need: Need::Default("{}"),
             doc: "Dead letters.",
-        },
-        Field {
-            name: "reply",
-            kind: Kind::Block(&REPLY),
-            need: Need::Default("{}"),
-            doc: "Answers to requests: the handler's output `reply`.",
         },
     ],
     later: PIPELINE_LATER,
@@ -181,10 +181,6 @@ const PIPELINE_LATER: &[Later] = &[
     Later {
         name: "steps",
         what: "pipelines of several handlers; chain them through topics",
-    },
-    Later {
-        name: "deadline",
-        what: "deadlines",
     },
 ];
 

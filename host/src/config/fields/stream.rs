@@ -177,7 +177,7 @@ pub(super) static OUTPUT: Block = Block {
 
 pub(super) static REPLY: Block = Block {
     name: "reply",
-    doc: "The output `reply` goes to the topic that the message names in its header `reply-to`, with the same correlation ID (§8). A reply that cannot be sent is dropped and counted; its message succeeds.",
+    doc: "Where answers may go. Others are dropped and counted; topics are never created for them.",
     fields: &[Field {
         name: "topics",
         kind: Kind::List {
@@ -185,8 +185,8 @@ pub(super) static REPLY: Block = Block {
             min: 0,
             max: TOPICS_MAX,
         },
-        need: Need::Default("[\"wasmill.replies.*\"]"),
-        doc: "Where replies may go: topics, or prefixes with a final `*`. Never to internal topics; none is created.",
+        need: Need::Optional("`wasmill.replies.*`, the topics in which hosts wait for answers"),
+        doc: "Topics, or prefixes with a final `*`.",
     }],
     later: &[],
 };

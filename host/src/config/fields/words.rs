@@ -56,12 +56,12 @@ pub(super) static TOPIC: Rule = Rule {
 };
 
 pub(super) static TOPIC_PATTERN: Rule = Rule {
-    what: "a topic name",
-    pattern: "^[A-Za-z0-9._-]{0,249}\\*?$",
-    expected: "a topic, or a prefix with `*` as its last character",
+    what: "a topic pattern",
+    pattern: "^[A-Za-z0-9._-]{1,248}[A-Za-z0-9._*-]$",
+    expected: "a topic name of at least two characters, or a beginning of one with `*` as its last character",
     fits: |text| {
         let name = text.strip_suffix('*').unwrap_or(text);
-        !text.is_empty() && (name.is_empty() || is_word(name, 249, b"._-"))
+        text.len() >= 2 && is_word(name, 249, b"._-")
     },
 };
 

