@@ -215,14 +215,18 @@ impl Shared {
 }
 
 impl Waits {
-    /// The answer, or the timeout.
-    pub(super) async fn answer(mut self, timeout: Duration) -> Result<Message, Error> {
-        match tokio::time::timeout(timeout, &mut self.answer).await {
+    /// The answer, when it comes in what is `left` of the time that was asked for.
+    pub(super) async fn answer(
+        mut self,
+        left: Duration,
+        asked: Duration,
+    ) -> Result<Message, Error> {
+        match tokio::time::timeout(left, &mut self.answer).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err(Error::internal("a request was forgotten")),
             Err(_) => Err(Error::new(
                 Code::NoAnswer,
-                format!("no answer within {:.1} s", timeout.as_secs_f64()),
+                format!("no answer within {:.1} s", asked.as_secs_f64()),
                 "does a pipeline read the topic and answer (an output named `reply`)? `wasmill status` and `wasmill dlq list` tell; an answer that comes later is dropped",
             )),
         }
@@ -328,8 +332,8 @@ mod tests {
         answer(&requests, &id_of(&a), "for a");
         answer(&requests, &id_of(&a), "once more");
         answer(&requests, "nobody", "");
-        assert_eq!(payload(block(first.answer(SOON)).unwrap()), "for a");
-        assert_eq!(payload(block(second.answer(SOON)).unwrap()), "for b");
+        assert_eq!(payload(block(first.answer(SOON, SOON)).unwrap()), "for a");
+        assert_eq!(payload(block(second.answer(SOON, SOON)).unwrap()), "for b");
         assert_eq!(requests.late(), 2);
     }
 
@@ -346,8 +350,11 @@ mod tests {
         let (one, first) = begin();
         let (two, second) = begin();
         answer(&requests, &two, "second");
-        assert_eq!(payload(block(second.answer(SOON)).unwrap()), "second");
-        assert_eq!(block(first.answer(SOON)).unwrap_err().code, Code::NoAnswer);
+        assert_eq!(payload(block(second.answer(SOON, SOON)).unwrap()), "second");
+        assert_eq!(
+            block(first.answer(SOON, SOON)).unwrap_err().code,
+            Code::NoAnswer
+        );
         let (three, third) = begin();
         // Late, the second one, of an earlier life: none of them is the third's.
         for id in [&one, &two, "0192aaaa-0000-7000-8000-000000000000"] {
@@ -360,7 +367,7 @@ mod tests {
         answer_with(&requests, &[(correlation::HEADER, "a")], "nobody's");
         assert_eq!(requests.late(), 4);
         answer(&requests, &three, "third");
-        assert_eq!(payload(block(third.answer(SOON)).unwrap()), "third");
+        assert_eq!(payload(block(third.answer(SOON, SOON)).unwrap()), "third");
     }
 
     #[test]
