@@ -70,7 +70,7 @@ async fn request(
     .await?;
     let Json(Begun(waits)) = begun;
     let left = until.saturating_duration_since(tokio::time::Instant::now());
-    let answer = waits.answer(left).await;
+    let answer = waits.answer(left, timeout).await;
     drop(asked);
     answer.map(Json)
 }

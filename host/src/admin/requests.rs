@@ -1,10 +1,11 @@
 //! Requests that wait for their answers (§8.3): a message goes to a topic with `reply-to`, `correlation-id`
 //! and a deadline; one thread reads the host's own reply topic and hands each answer to whoever waits for its
-//! correlation ID. Waiting holds no thread. Not here: how handlers answer (`pipeline/reply.rs`).
+//! request ID. Waiting holds no thread. Not here: how handlers answer (`pipeline/reply.rs`).
 //!
-//! Nobody gets another's answer: an ID that is waited for, or whose answer may still come, is not taken again.
+//! Nobody gets another's answer: each request has an ID of its own that its answer carries back, and that is
+//! never used again, in no life of the host; whatever the correlation ID is.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,12 +20,10 @@ use super::wire::{Blob, Header, Message, Record};
 use crate::connector::embedded::{Commit, Log, PartitionId, Retention, TopicSpec, Write};
 use crate::message::MessageRef;
 use crate::pipeline::correlation;
-use crate::pipeline::reply::{DEADLINE, REPLY_TO};
+use crate::pipeline::reply::{DEADLINE, REPLY_TO, REQUEST_ID};
 
 /// Requests that may wait at a time.
 pub const REQUESTS_MAX: usize = 10_000;
-/// IDs of requests that timed out and whose answers may still come.
-pub const SPENT_MAX: usize = 10_000;
 /// Bytes of answers that are kept.
 pub const REPLY_TOPIC_BYTES: u64 = 64 << 20;
 /// Longest time a request may wait.
@@ -49,17 +48,10 @@ struct Reader {
 
 struct Shared {
     log: Log,
-    waiting: Mutex<Waiting>,
+    /// By request ID.
+    waiting: Mutex<HashMap<String, oneshot::Sender<Message>>>,
     stop: AtomicBool,
     late: AtomicU64,
-}
-
-#[derive(Default)]
-struct Waiting {
-    by_id: HashMap<String, oneshot::Sender<Message>>,
-    spent: HashSet<String>,
-    /// Oldest first.
-    spent_order: VecDeque<String>,
 }
 
 /// A request that is waited for; gone when this is dropped.
@@ -95,15 +87,12 @@ impl Requests {
         let topic = self.reply_topic()?;
         record
             .headers
-            .retain(|header| header.name != REPLY_TO && header.name != DEADLINE);
-        let id = match console::correlation_of(record) {
-            Some(id) => id,
-            None => {
-                let id = uuid::Uuid::now_v7().hyphenated().to_string();
-                record.headers.push(header(correlation::HEADER, &id));
-                id
-            }
-        };
+            .retain(|header| ![REPLY_TO, DEADLINE, REQUEST_ID].contains(&header.name.as_str()));
+        let id = uuid::Uuid::now_v7().hyphenated().to_string();
+        if console::correlation_of(record).is_none() {
+            record.headers.push(header(correlation::HEADER, &id));
+        }
+        record.headers.push(header(REQUEST_ID, &id));
         record.headers.push(header(REPLY_TO, &topic));
         record
             .headers
@@ -160,20 +149,13 @@ impl Drop for Requests {
 }
 
 impl Shared {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Message>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wait_for(self: &Arc<Self>, id: String) -> Result<Waits, Error> {
         let mut waiting = self.waiting();
-        if waiting.by_id.contains_key(&id) || waiting.spent.contains(&id) {
-            return Err(Error::new(
-                Code::CorrelationInUse,
-                "a request with this correlation ID was made, and its answer may still come",
-                "give each request an ID of its own, or leave it out",
-            ));
-        }
-        if waiting.by_id.len() >= REQUESTS_MAX {
+        if waiting.len() >= REQUESTS_MAX {
             return Err(Error::new(
                 Code::Busy,
                 format!("{REQUESTS_MAX} requests wait for their answers already"),
@@ -181,7 +163,7 @@ impl Shared {
             ));
         }
         let (send, answer) = oneshot::channel();
-        waiting.by_id.insert(id.clone(), send);
+        waiting.insert(id.clone(), send);
         Ok(Waits {
             id,
             shared: Arc::clone(self),
@@ -212,19 +194,19 @@ impl Shared {
     }
 
     fn answered(&self, offset: u64, message: &MessageRef<'_>) {
-        let id = message.headers.last(correlation::HEADER);
-        let id = id
-            .and_then(|id| std::str::from_utf8(id).ok())
-            .unwrap_or_default();
-        let mut waiting = self.waiting();
-        let Some(waits) = waiting.by_id.remove(id) else {
-            waiting.spent.remove(id);
+        // Without a request ID it came by way of another topic or program; then the correlation ID tells, when
+        // the caller chose none.
+        let headers = &message.headers;
+        let id = headers
+            .last(REQUEST_ID)
+            .or_else(|| headers.last(correlation::HEADER));
+        let id = id.and_then(|id| std::str::from_utf8(id).ok());
+        let waits = id.and_then(|id| self.waiting().remove(id));
+        let Some(waits) = waits else {
+            // A crash or a duplicate may answer once more; or it is late.
             self.late.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        // A crash or a duplicate may answer once more.
-        waiting.spend(id);
-        drop(waiting);
         let answer = console::message("", 0, offset, message);
         if waits.send(answer).is_err() {
             self.late.fetch_add(1, Ordering::Relaxed);
@@ -232,28 +214,19 @@ impl Shared {
     }
 }
 
-impl Waiting {
-    fn spend(&mut self, id: &str) {
-        if self.spent.insert(id.to_owned()) {
-            self.spent_order.push_back(id.to_owned());
-        }
-        while self.spent_order.len() > SPENT_MAX {
-            if let Some(oldest) = self.spent_order.pop_front() {
-                self.spent.remove(&oldest);
-            }
-        }
-    }
-}
-
 impl Waits {
-    /// The answer, or the timeout.
-    pub(super) async fn answer(mut self, timeout: Duration) -> Result<Message, Error> {
-        match tokio::time::timeout(timeout, &mut self.answer).await {
+    /// The answer, when it comes in what is `left` of the time that was asked for.
+    pub(super) async fn answer(
+        mut self,
+        left: Duration,
+        asked: Duration,
+    ) -> Result<Message, Error> {
+        match tokio::time::timeout(left, &mut self.answer).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err(Error::internal("a request was forgotten")),
             Err(_) => Err(Error::new(
                 Code::NoAnswer,
-                format!("no answer within {:.1} s", timeout.as_secs_f64()),
+                format!("no answer within {:.1} s", asked.as_secs_f64()),
                 "does a pipeline read the topic and answer (an output named `reply`)? `wasmill status` and `wasmill dlq list` tell; an answer that comes later is dropped",
             )),
         }
@@ -262,10 +235,7 @@ impl Waits {
 
 impl Drop for Waits {
     fn drop(&mut self) {
-        let mut waiting = self.shared.waiting();
-        if waiting.by_id.remove(&self.id).is_some() {
-            waiting.spend(&self.id);
-        }
+        self.shared.waiting().remove(&self.id);
     }
 }
 
@@ -306,8 +276,14 @@ mod tests {
     }
 
     fn answer(requests: &Requests, id: &str, payload: &str) {
+        answer_with(requests, &[(REQUEST_ID, id)], payload);
+    }
+
+    fn answer_with(requests: &Requests, of: &[(&str, &str)], payload: &str) {
         let mut headers = HeadersBuf::new();
-        assert!(headers.push(correlation::HEADER, Some(id.as_bytes())));
+        for (name, value) in of {
+            assert!(headers.push(name, Some(value.as_bytes())));
+        }
         requests.shared.answered(
             0,
             &MessageRef {
@@ -334,6 +310,15 @@ mod tests {
 
     const SOON: Duration = Duration::from_millis(20);
 
+    fn id_of(record: &Record) -> String {
+        let found = record.headers.iter().find(|h| h.name == REQUEST_ID);
+        String::from_utf8(found.unwrap().value.clone().unwrap().0).unwrap()
+    }
+
+    fn payload(message: Message) -> String {
+        String::from_utf8(message.payload.unwrap().0).unwrap()
+    }
+
     #[test]
     fn each_answer_goes_to_whoever_waits_for_its_id_and_late_ones_are_counted() {
         let (_dir, requests) = requests();
@@ -342,36 +327,47 @@ mod tests {
         let second = requests.begin(&mut b, 0).unwrap();
         let made = console::correlation_of(&b).unwrap();
         assert_eq!(uuid::Uuid::parse_str(&made).unwrap().get_version_num(), 7);
-        answer(&requests, &made, "for b");
-        answer(&requests, "a", "for a");
-        answer(&requests, "a", "once more");
+        // By way of another program: all it has is the correlation ID that the host chose.
+        answer_with(&requests, &[(correlation::HEADER, &made)], "for b");
+        answer(&requests, &id_of(&a), "for a");
+        answer(&requests, &id_of(&a), "once more");
         answer(&requests, "nobody", "");
-        let payload = |message: Message| String::from_utf8(message.payload.unwrap().0).unwrap();
-        assert_eq!(payload(block(first.answer(SOON)).unwrap()), "for a");
-        assert_eq!(payload(block(second.answer(SOON)).unwrap()), "for b");
+        assert_eq!(payload(block(first.answer(SOON, SOON)).unwrap()), "for a");
+        assert_eq!(payload(block(second.answer(SOON, SOON)).unwrap()), "for b");
         assert_eq!(requests.late(), 2);
     }
 
+    /// §8.3
     #[test]
-    fn an_id_is_not_taken_again_while_an_answer_to_it_may_come() {
+    fn a_correlation_id_may_be_used_twice_at_once_and_anew_after_a_timeout() {
         let (_dir, requests) = requests();
-        let again = || {
-            requests
-                .begin(&mut with_id("a"), 0)
-                .map(|_| ())
-                .map_err(|error| error.code)
+        let begin = || {
+            let mut record = with_id("a");
+            let waits = requests.begin(&mut record, 0).unwrap();
+            assert_eq!(console::correlation_of(&record).unwrap(), "a");
+            (id_of(&record), waits)
         };
-        let first = requests.begin(&mut with_id("a"), 0).unwrap();
-        assert_eq!(again(), Err(Code::CorrelationInUse), "it waits");
-        let late = block(first.answer(SOON)).unwrap_err();
-        assert_eq!(late.code, Code::NoAnswer);
+        let (one, first) = begin();
+        let (two, second) = begin();
+        answer(&requests, &two, "second");
+        assert_eq!(payload(block(second.answer(SOON, SOON)).unwrap()), "second");
         assert_eq!(
-            again(),
-            Err(Code::CorrelationInUse),
-            "its answer may still come"
+            block(first.answer(SOON, SOON)).unwrap_err().code,
+            Code::NoAnswer
         );
-        answer(&requests, "a", "late");
-        assert_eq!((requests.late(), again()), (1, Ok(())));
+        let (three, third) = begin();
+        // Late, the second one, of an earlier life: none of them is the third's.
+        for id in [&one, &two, "0192aaaa-0000-7000-8000-000000000000"] {
+            answer_with(
+                &requests,
+                &[(REQUEST_ID, id), (correlation::HEADER, "a")],
+                "another's",
+            );
+        }
+        answer_with(&requests, &[(correlation::HEADER, "a")], "nobody's");
+        assert_eq!(requests.late(), 4);
+        answer(&requests, &three, "third");
+        assert_eq!(payload(block(third.answer(SOON, SOON)).unwrap()), "third");
     }
 
     #[test]
@@ -398,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_max_and_spent_max_bound_what_is_remembered() {
+    fn requests_max_bounds_who_waits_and_who_leaves_makes_room() {
         let (_dir, requests) = requests();
         let mut waiting = Vec::new();
         for _ in 0..REQUESTS_MAX {
@@ -406,15 +402,10 @@ mod tests {
         }
         let refused = requests.begin(&mut Record::default(), 0).err().unwrap();
         assert_eq!(refused.code, Code::Busy);
-        drop(waiting);
-        assert!(requests.shared.waiting().by_id.is_empty());
-        for n in 0..10 {
-            drop(requests.begin(&mut with_id(&format!("{n}")), 0).unwrap());
-        }
-        let state = requests.shared.waiting();
-        assert_eq!(
-            (state.spent.len(), state.spent_order.len()),
-            (SPENT_MAX, SPENT_MAX)
-        );
+        waiting.pop();
+        let one_more = requests.begin(&mut Record::default(), 0);
+        assert!(one_more.is_ok());
+        drop((waiting, one_more));
+        assert!(requests.shared.waiting().is_empty());
     }
 }

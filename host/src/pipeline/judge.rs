@@ -306,7 +306,9 @@ where
         let correlation_id = entry.correlation.text(&message.headers);
         match answer_to(&self.plan, &mut self.connector, &message) {
             Ok(target) => {
-                if let Some(answer) = reply::again(&stored, correlation_id, &mut self.headers) {
+                if let Some(answer) =
+                    reply::again(&stored, &message, correlation_id, &mut self.headers)
+                {
                     self.settlement.publish(target, &answer);
                 }
             }
@@ -645,7 +647,7 @@ where
             let is_reply = output.name == reply::OUTPUT;
             let (target, rule, made) = if is_reply {
                 match answer_to(plan, connector, &message) {
-                    Ok(target) => (target, &NO_HEADERS, Made::default()),
+                    Ok(target) => (target, &NO_HEADERS, reply::made(&message)),
                     Err(why) => {
                         counts.drop_reply(why);
                         continue;

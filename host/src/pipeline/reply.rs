@@ -3,6 +3,7 @@
 
 use crate::message::{HeadersBuf, MessageRef};
 use crate::pipeline::correlation;
+use crate::pipeline::output::Made;
 
 /// The output by which a handler answers.
 pub const OUTPUT: &str = "reply";
@@ -10,6 +11,11 @@ pub const OUTPUT: &str = "reply";
 pub const REPLY_TO: &str = "reply-to";
 /// Unix ms as text: a request later than this is not executed.
 pub const DEADLINE: &str = "wasmill-deadline";
+
+/// Which request it is; its answer carries it as well. Unlike a correlation ID it is never used twice.
+pub const REQUEST_ID: &str = "wasmill-request-id";
+/// A longer one is not carried.
+pub const REQUEST_ID_BYTES_MAX: usize = 64;
 
 /// Topics to which a pipeline answers: names, or prefixes with a final `*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,17 +73,39 @@ pub fn is_expired(message: &MessageRef<'_>, unix_ms: i64) -> bool {
     deadline.is_some_and(|deadline| unix_ms > deadline)
 }
 
-/// The answer that stands in a record, for another message: with that one's correlation ID.
+fn request_id<'m>(message: &MessageRef<'m>) -> Option<&'m str> {
+    let id = message.headers.last(REQUEST_ID)?;
+    let fits = id.len() <= REQUEST_ID_BYTES_MAX;
+    fits.then(|| std::str::from_utf8(id).ok()).flatten()
+}
+
+/// What an answer has of its question, beside what every output has.
+#[must_use]
+pub fn made(question: &MessageRef<'_>) -> Made {
+    let id = request_id(question).map(|id| (REQUEST_ID.to_owned(), id.to_owned()));
+    Made {
+        key: None,
+        headers: id.into_iter().collect(),
+    }
+}
+
+/// The answer that stands in a record, for another question: under that one's IDs.
 pub fn again<'a>(
     stored: &MessageRef<'a>,
+    question: &MessageRef<'_>,
     correlation_id: &str,
     headers: &'a mut HeadersBuf,
 ) -> Option<MessageRef<'a>> {
     headers.clear();
     let mut fits = headers.push(correlation::HEADER, Some(correlation_id.as_bytes()));
     let others = stored.headers.iter();
-    for (name, value) in others.filter(|(name, _)| *name != correlation::HEADER) {
+    for (name, value) in
+        others.filter(|(name, _)| ![correlation::HEADER, REQUEST_ID].contains(name))
+    {
         fits &= headers.push(name, value);
+    }
+    if let Some(id) = request_id(question) {
+        fits &= headers.push(REQUEST_ID, Some(id.as_bytes()));
     }
     fits.then_some(MessageRef {
         headers: headers.as_headers(),
@@ -138,25 +166,60 @@ mod tests {
         assert!(!is_expired(&MessageRef::default(), i64::MAX));
     }
 
+    /// §8.2
     #[test]
-    fn an_answer_given_again_carries_the_correlation_id_of_who_asks_now() {
-        let first = headers(&[(correlation::HEADER, "first"), ("own", "kept")]);
+    fn an_answer_given_again_carries_the_ids_of_who_asks_now() {
+        let first = headers(&[
+            (correlation::HEADER, "first"),
+            (REQUEST_ID, "r1"),
+            ("own", "kept"),
+        ]);
         let stored = MessageRef {
             payload: Some(b"42"),
             headers: first.as_headers(),
             ..MessageRef::default()
         };
-        let mut buffer = HeadersBuf::new();
-        let answer = again(&stored, "second", &mut buffer).unwrap();
-        assert_eq!(answer.payload, Some(&b"42"[..]));
-        let found: Vec<_> = answer
-            .headers
-            .iter()
-            .map(|(name, value)| (name, value.unwrap()))
-            .collect();
+        let again_for = |of: &[(&str, &str)]| {
+            let question = headers(of);
+            let question = MessageRef {
+                headers: question.as_headers(),
+                ..MessageRef::default()
+            };
+            let mut buffer = HeadersBuf::new();
+            let answer = again(&stored, &question, "second", &mut buffer).unwrap();
+            assert_eq!(answer.payload, Some(&b"42"[..]));
+            let found = answer.headers.iter();
+            found
+                .map(|(name, value)| {
+                    let value = std::str::from_utf8(value.unwrap()).unwrap();
+                    (name.to_owned(), value.to_owned())
+                })
+                .collect::<Vec<_>>()
+        };
+        let pairs = |of: &[(&str, &str)]| {
+            let owned = of.iter().map(|&(n, v)| (n.to_owned(), v.to_owned()));
+            owned.collect::<Vec<_>>()
+        };
+        let common = [(correlation::HEADER, "second"), ("own", "kept")];
         assert_eq!(
-            found,
-            [(correlation::HEADER, &b"second"[..]), ("own", b"kept")]
+            again_for(&[(REQUEST_ID, "r2")]),
+            pairs(&[&common[..], &[(REQUEST_ID, "r2")]].concat())
         );
+        // Who has none must not get somebody else's.
+        assert_eq!(again_for(&[]), pairs(&common));
+    }
+
+    #[test]
+    fn request_id_bytes_max_bounds_what_is_carried() {
+        let carried = |len: usize| {
+            let question = headers(&[(REQUEST_ID, &"x".repeat(len))]);
+            let question = MessageRef {
+                headers: question.as_headers(),
+                ..MessageRef::default()
+            };
+            made(&question).headers.len()
+        };
+        assert_eq!(carried(REQUEST_ID_BYTES_MAX), 1);
+        assert_eq!(carried(REQUEST_ID_BYTES_MAX + 1), 0);
     }
 }
