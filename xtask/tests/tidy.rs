@@ -93,6 +93,7 @@ const PURE: &[&str] = &[
     "host/src/idempotency/mod.rs",
     "host/src/message.rs",
     "host/src/pipeline/admit.rs",
+    "host/src/pipeline/reject.rs",
     "host/src/pipeline/correlation.rs",
     "host/src/pipeline/counts.rs",
     "host/src/pipeline/dead_letter.rs",

@@ -16,9 +16,7 @@ use crate::pipeline::offsets::Admission;
 use crate::pipeline::plan::Role;
 use crate::pipeline::reply;
 use crate::pipeline::returned::Returned;
-use crate::pipeline::run::{
-    CALL_BYTES_MAX, Claimed, Clock, Entry, Halt, PutAside, Reject, Work, Worker,
-};
+use crate::pipeline::run::{CALL_BYTES_MAX, Claimed, Clock, Entry, Halt, PutAside, Work, Worker};
 use crate::pipeline::traced::LastRead;
 use crate::pipeline::verdict::Reason;
 use crate::pipeline::window::Delivery;
@@ -473,53 +471,6 @@ where
             looked.offset,
         );
         Some(looked)
-    }
-
-    /// Messages that an operator gives up: those that wait in a lane become due.
-    pub(super) fn take_rejects(&mut self) {
-        let place = |reject: &Reject| {
-            self.partitions.iter().position(|partition| {
-                let topic = self.plan.topics.get(usize::from(partition.topic));
-                partition.number == reject.partition
-                    && topic.is_some_and(|topic| topic.name == reject.topic)
-            })
-        };
-        for reject in self.control.take_rejects(|reject| place(reject).is_some()) {
-            let Some(index) = place(&reject) else {
-                continue;
-            };
-            let mut waiting = self.lanes.iter();
-            let held = waiting.find(|(_, delivery)| {
-                delivery.partition as usize == index && delivery.offset == reject.offset
-            });
-            let lane = held.map(|(lane, _)| lane);
-            drop(waiting);
-            if let Some(lane) = lane {
-                self.rejected
-                    .push((index as u32, reject.offset, reject.note));
-                // What stands before it in its lane keeps its wait; an acknowledgement is waited for.
-                let lanes = self.lanes.iter();
-                let own = lanes.filter_map(|(other, delivery)| (other == lane).then_some(delivery));
-                let is_next = own.min().is_some_and(|next| next.offset == reject.offset);
-                if is_next && self.lanes.until(lane) != Some(Until::Ack) {
-                    self.lanes.release(lane);
-                }
-            }
-            if reject.found.send(lane.is_some()).is_err() {
-                tracing::debug!("nobody waits for the answer to a reject any more");
-            }
-        }
-    }
-
-    fn rejected(&mut self, delivery: &Delivery) -> Option<String> {
-        if self.rejected.is_empty() {
-            return None;
-        }
-        let is_it = |(partition, offset, _): &(u32, u64, String)| {
-            *partition == delivery.partition && *offset == delivery.offset
-        };
-        let found = self.rejected.iter().position(is_it)?;
-        Some(self.rejected.swap_remove(found).2)
     }
 
     /// Decode → idempotency, in the order of §2.1.
