@@ -428,7 +428,7 @@ mod tests {
 
     fn checked(host: &str, make: &[&str]) -> Findings {
         let dir = tempfile::tempdir().unwrap();
-        let log = Log::open(&dir.path().join("log"), Options::default()).unwrap();
+        let log = Log::open(dir.path().join("log"), Options::default()).unwrap();
         let console = Console::offline(log);
         for topic in make {
             let wanted = serde_json::json!({"name": topic, "partitions": 2});

@@ -49,7 +49,7 @@ pub(super) struct Sink {
     dropped: Arc<AtomicU64>,
 }
 
-/// The other end of a [`Sink`]: lines wait in it until the host knows where its files are.
+/// The other end of a sink: lines wait in it until the host knows where its files are.
 pub struct Keeper {
     sink: Sink,
     waiting: Option<Receiver<Item>>,

@@ -102,11 +102,11 @@ fn handle(message: Message) -> Result<Outputs, Failure> {
         }
         Plan::Down if clock::now() >= order.until => kept(),
         Plan::Down => Err(Failure::retryable("the dependency does not answer")),
-        Plan::Reply => Ok(Outputs::one(
-            Output::to("reply")
-                .no_key()
-                .payload(format!("{} {}", order.n, u64::from(order.n) + 1)),
-        )
+        Plan::Reply => Ok(Outputs::one(Output::to("reply").no_key().payload(format!(
+            "{} {}",
+            order.n,
+            u64::from(order.n) + 1
+        )))
         .and(Output::to("default"))),
         Plan::Reject => Err(Failure::rejected(format!("planned rejection of {id}"))),
         Plan::Trap => panic!("planned panic of {id}"),
