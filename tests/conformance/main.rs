@@ -40,7 +40,8 @@ fn a_component_imports_what_its_handler_uses_and_nothing_else() {
         found.into_iter().map(|import| import.name).collect()
     };
     let log = "wasmill:handler/log@0.1.0";
-    assert_eq!(imports("flights"), [log]);
+    let config = "wasmill:handler/config@0.1.0";
+    assert_eq!(imports("flights"), [log, config]);
     assert_eq!(imports("enrich"), [log]);
     let mut all = imports("conformance");
     all.sort();

@@ -375,7 +375,9 @@ where
         let returned = entry.returned.as_deref();
         let known = Returned {
             attempts: entry.delivery.attempts + 1,
-            due_ms: now_ms.saturating_add(i64::try_from(step.delay_ms).unwrap_or(i64::MAX)),
+            // From now, not from before the call.
+            due_ms: (self.clock.unix_ms())
+                .saturating_add(i64::try_from(step.delay_ms).unwrap_or(i64::MAX)),
             first_failed_at_ms: Some(first_failed_at_ms),
             origin_topic: topic.name.clone(),
             origin_partition: partition.number,

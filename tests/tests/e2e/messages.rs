@@ -37,7 +37,7 @@ fn an_output_carries_trace_and_correlation_and_of_the_other_headers_those_that_a
         .header("tenant", "not named")
         .header("idempotency-key", "theirs")
         .header("x-retry-count", "3")
-        .header("wasmill-deadline", "1");
+        .header("wasmill-other", "1");
     let site = run(&probe(""), &[input]);
     let out = site.read("out");
     let mut names: Vec<&str> = out[0]
