@@ -1,11 +1,12 @@
 //! Opens the two ports of a running host and keeps them on threads of their own, apart from the
 //! workers. Not here: what they answer (`routes.rs`, `health.rs`).
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -19,6 +20,8 @@ use crate::telemetry::metrics::Metrics;
 
 /// Requests of both ports that may wait for the disk at a time.
 pub const BLOCKING_THREADS_MAX: usize = 8;
+/// Connections that the system holds until they are accepted: as many as may be open.
+const BACKLOG: u32 = 2_048;
 /// How long [`Ports::close`] waits for requests that run.
 pub const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -90,8 +93,8 @@ impl Ports {
             return Err(Error::NotLoopback(admin));
         }
         let tls = tls.as_ref().map(tls::acceptor).transpose()?;
-        let (admin_listener, admin) = listen("admin", admin)?;
-        let (health_listener, health) = listen("health", health)?;
+        let (admin_socket, admin) = bind("admin", admin)?;
+        let (health_socket, health) = bind("health", health)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -123,10 +126,16 @@ impl Ports {
         let health_router = health::router(console, metrics);
         let serving = {
             let _inside = runtime.enter();
-            let admin =
-                tokio::net::TcpListener::from_std(admin_listener).map_err(Error::Runtime)?;
-            let health =
-                tokio::net::TcpListener::from_std(health_listener).map_err(Error::Runtime)?;
+            let listen = |socket: TcpSocket, what, address| {
+                let failed = |source| Error::Listen {
+                    what,
+                    address,
+                    source,
+                };
+                socket.listen(BACKLOG).map_err(failed)
+            };
+            let admin = listen(admin_socket, "admin", admin)?;
+            let health = listen(health_socket, "health", health)?;
             vec![
                 runtime.spawn(port::serve(admin, admin_router, tls, stopped.clone())),
                 runtime.spawn(port::serve(health, health_router, None, stopped)),
@@ -179,14 +188,21 @@ impl Drop for Ports {
     }
 }
 
-fn listen(what: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+/// Bound, and not yet listening: that needs the runtime.
+fn bind(what: &'static str, address: SocketAddr) -> Result<(TcpSocket, SocketAddr), Error> {
     let failed = |source| Error::Listen {
         what,
         address,
         source,
     };
-    let listener = TcpListener::bind(address).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }
+    .map_err(failed)?;
+    // A port that was just given up by another host is free.
+    socket.set_reuseaddr(true).map_err(failed)?;
+    socket.bind(address).map_err(failed)?;
+    let bound = socket.local_addr().map_err(failed)?;
+    Ok((socket, bound))
 }
