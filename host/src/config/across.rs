@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::build::Built;
 use super::check::Checked;
 use super::problem::{Code, Place, Problems};
-use super::valid::{Config, Delivery, Durability, Format, Pipeline};
+use super::valid::{By, Config, Delivery, Durability, Format, Pipeline, RetryMode};
 use super::yaml::Key;
 
 /// Names and groups are compared even when the pipelines have other problems.
@@ -101,6 +101,7 @@ pub(super) fn meaning(config: &Config, built: &[Built], problems: &mut Problems)
     for (pipeline, Built { checked, .. }) in config.pipelines.iter().zip(built) {
         guarantees(config, pipeline, checked, problems);
         keys(pipeline, checked, problems);
+        sequence(pipeline, checked, problems);
         memory(config, pipeline, checked, problems);
         own_topics(pipeline, checked, problems);
     }
@@ -149,6 +150,42 @@ fn keys(pipeline: &Pipeline, checked: &Checked, problems: &mut Problems) {
         let message = "a header that is not there counts as empty text in this key";
         let help = "messages without it share a key and pass for duplicates; write `message.header(\"a\") == \"\" ? \"\" : message.header(\"a\") + …`, which is missing then";
         problems.warning(Code::Doubtful, place, message, help);
+    }
+}
+
+/// What gives up the order of a key, or a message, cannot keep the order of its numbers (§4.5).
+fn sequence(pipeline: &Pipeline, checked: &Checked, problems: &mut Problems) {
+    let Some(sequence) = &pipeline.sequence else {
+        return;
+    };
+    let block = checked.get("sequence");
+    let Some(place) = block.and_then(|block| block.place_of("number")) else {
+        return;
+    };
+    let mut refuse = |message, help| problems.error(Code::Conflict, place, message, help);
+    if pipeline.ordering.by != By::Key {
+        refuse(
+            "sequence numbers are those of an ordering key",
+            "use `ordering: { by: key }`, or leave `sequence` out",
+        );
+    }
+    if pipeline.retry.mode == RetryMode::Deferred {
+        refuse(
+            "a message that is put aside leaves a gap in the numbers of its key",
+            "use `retry: { mode: inline }`, or leave `sequence` out",
+        );
+    }
+    if pipeline.delivery == Delivery::AtMostOnce {
+        refuse(
+            "`delivery: at_most_once` does not remember which number was processed",
+            "use another `delivery`, or leave `sequence` out",
+        );
+    }
+    if sequence.number.reads() == crate::expression::Reads::default() {
+        refuse(
+            "the number is the same for every message: it reads nothing of it",
+            "read the number that the producer gave it, such as `message.json.version`",
+        );
     }
 }
 

@@ -154,6 +154,7 @@ impl Observer for WorkerWatch {
             && counts.finished() == 0
             && counts.retries == 0
             && counts.circuits_opened == 0
+            && counts.gaps == 0
         {
             return;
         }
@@ -211,6 +212,7 @@ impl WorkerWatch {
             (Outcome::DeadLettered, dead),
             (Outcome::Discarded, counts.discarded),
             (Outcome::Filtered, counts.filtered),
+            (Outcome::Stale, counts.stale),
         ] {
             self.local.consumed(outcome, count);
         }
@@ -224,6 +226,7 @@ impl WorkerWatch {
             self.local.idempotency(result, count);
         }
         self.local.retries += counts.retries;
+        self.local.sequence_gaps += counts.gaps;
         self.local.circuits_opened += counts.circuits_opened;
         for (kind, count) in &counts.faults {
             if let Some(error) = named::<PublishError>(kind)
@@ -279,6 +282,7 @@ mod tests {
             Reason::AttemptsExhausted,
             Reason::RetryTimeExhausted,
             Reason::HostCrash,
+            Reason::StaleSequence,
             Reason::RejectedByOperator,
             Reason::Undecodable,
             Reason::ExpressionFailed,

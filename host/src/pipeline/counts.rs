@@ -13,6 +13,10 @@ pub struct Counts {
     pub discarded: u64,
     /// Passed over by the pipeline's filter.
     pub filtered: u64,
+    /// Passed over because a later sequence number of their key was processed before.
+    pub stale: u64,
+    /// Messages that went on although sequence numbers before theirs are missing.
+    pub gaps: u64,
     pub circuits_opened: u64,
     pub retries: u64,
     /// Idempotency keys that were new.
@@ -55,7 +59,13 @@ impl Counts {
     #[must_use]
     pub fn finished(&self) -> u64 {
         let dead: u64 = self.dead_letters.iter().map(|(_, n)| n).sum();
-        self.succeeded + self.skipped + self.replayed + self.discarded + self.filtered + dead
+        self.succeeded
+            + self.skipped
+            + self.replayed
+            + self.discarded
+            + self.filtered
+            + self.stale
+            + dead
     }
 
     /// Empties it and keeps the buffers.

@@ -57,7 +57,7 @@ where
         };
         for entry in entries.drain(..) {
             let outcome = match (&entry.work, called) {
-                (Work::Duplicate(_) | Work::Filtered | Work::Refuse(..), _) => None,
+                (Work::Duplicate(_) | Work::Filtered | Work::Stale | Work::Refuse(..), _) => None,
                 (Work::Call, Called::Faulted(fault)) => Some(Outcome::OverLimit(fault.clone())),
                 (Work::Call, _) => results.as_mut().and_then(Iterator::next),
             };
@@ -93,6 +93,12 @@ where
             }
             (Work::Filtered, _) => {
                 self.counts.filtered += 1;
+                self.conclude_letter(entry);
+                self.finish(entry);
+                Ok(())
+            }
+            (Work::Stale, _) => {
+                self.counts.stale += 1;
                 self.conclude_letter(entry);
                 self.finish(entry);
                 Ok(())
@@ -190,9 +196,14 @@ where
             Report::Fault { kind, .. } if *kind == FaultKind::Timeout.as_str() => {}
             _ => return false,
         }
+        let was_open = circuit.is_open();
+        if !was_open && entry.delivery.attempts > 0 {
+            // Retries of messages that fail for a reason of their own come due together, and nothing succeeds
+            // between them: they say nothing new.
+            return false;
+        }
         let now_ms = self.now_ms();
         let key = self.circuit_key(entry);
-        let was_open = circuit.is_open();
         let open = circuit.failed(key, now_ms, report.error());
         if open {
             self.probes = false;
@@ -567,6 +578,7 @@ where
 
     fn finish(&mut self, entry: &Entry) {
         self.settlement.count_delivery();
+        self.finish_number(entry);
         if let Some(partition) = self.partitions.get_mut(entry.delivery.partition as usize) {
             if self.plan.delivery != Guarantee::AtMostOnce {
                 partition.offsets.finish(entry.delivery.offset);

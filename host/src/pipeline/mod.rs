@@ -15,8 +15,11 @@ pub mod output;
 pub mod overlay;
 pub mod plan;
 pub mod rate;
+mod reject;
 pub mod returned;
 pub mod run;
+pub mod sequence;
+mod sequence_stage;
 mod settle;
 pub mod settlement;
 #[cfg(test)]

@@ -27,6 +27,7 @@ use crate::pipeline::overlay::Overlay;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::rate::Rate;
 use crate::pipeline::returned::Returned;
+use crate::pipeline::sequence::{Number, Numbers, Sequences};
 use crate::pipeline::settlement::Settlement;
 use crate::pipeline::verdict::Reason;
 use crate::pipeline::window::{Delivery, Window};
@@ -182,6 +183,8 @@ pub(super) struct Entry {
     pub work: Work,
     pub correlation: Correlation,
     pub claim: Option<Claimed>,
+    /// Of its key, when the pipeline has sequence numbers.
+    pub number: Option<Number>,
 }
 
 /// An idempotency claim held for a delivery.
@@ -198,6 +201,8 @@ pub(super) enum Work {
     Duplicate(Completion),
     /// The pipeline's filter passes it over.
     Filtered,
+    /// A later number of its key was processed before.
+    Stale,
     /// It goes to the dead letters without a call.
     Refuse(Reason, String),
 }
@@ -235,12 +240,17 @@ pub struct Worker<C: Connector, H, K, O> {
     pub(super) partitions: Vec<Partition<C::Messages>>,
     pub(super) lanes: Lanes<Delivery>,
     pub(super) claims_seen: u64,
+    pub(super) sequences: RefCell<Sequences<Delivery>>,
+    pub(super) numbers: Option<Box<dyn Numbers>>,
     pub(super) epoch: u64,
     pub(super) circuit: Option<Arc<Circuit>>,
     /// Of the circuit, as last seen.
     pub(super) closings: u64,
     /// The current call is a probe of the circuit.
     pub(super) probes: bool,
+    /// The last probe was a fresh message; the next is one that waits. Those may all fail for a reason of
+    /// their own.
+    pub(super) probes_fresh: bool,
     pub(super) rate: Option<Arc<Rate>>,
     /// When the rate limit lets something through again.
     pub(super) rate_ns: u64,
@@ -288,6 +298,8 @@ pub struct Parts<C, H, K, O> {
     pub observer: O,
     pub claims: Option<Arc<Claims>>,
     pub table: Option<Box<dyn Table>>,
+    /// With sequence numbers: those that are durable.
+    pub numbers: Option<Box<dyn Numbers>>,
     /// With state: what the handler's view reads before the store.
     pub overlay: Option<Arc<Overlay>>,
     /// Of the group's idempotency table: keys of another one are not known (§7.7).
@@ -346,6 +358,8 @@ where
             partitions,
             lanes: Lanes::default(),
             claims_seen: 0,
+            sequences: RefCell::default(),
+            numbers: parts.numbers,
             epoch: parts.epoch,
             closings: parts
                 .circuit
@@ -353,6 +367,7 @@ where
                 .map_or(0, |circuit| circuit.closings()),
             circuit: parts.circuit,
             probes: false,
+            probes_fresh: false,
             rate: parts.rate,
             rate_ns: 0,
             entries: Vec::new(),

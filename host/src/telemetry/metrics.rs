@@ -58,6 +58,7 @@ pub struct PipelineMetrics {
     pub(super) faults: Vec<IntCounter>,
     pub(super) retries: IntCounter,
     pub(super) circuits_opened: IntCounter,
+    pub(super) sequence_gaps: IntCounter,
     pub(super) dead_letters: Vec<IntCounter>,
     pub(super) idempotency: Vec<IntCounter>,
     pub(super) publish_duration: Histogram,
@@ -99,6 +100,7 @@ impl Metrics {
             faults: each::<FaultReason>(&families.faults, own),
             retries: families.retries.with_label_values(own),
             circuits_opened: families.circuits_opened.with_label_values(own),
+            sequence_gaps: families.sequence_gaps.with_label_values(own),
             dead_letters: each::<DeadLetterReason>(&families.dead_letters, own),
             idempotency: each::<IdempotencyResult>(&families.idempotency, own),
             publish_duration: families.publish_duration.with_label_values(own),
@@ -159,6 +161,7 @@ struct Families {
     faults: IntCounterVec,
     retries: IntCounterVec,
     circuits_opened: IntCounterVec,
+    sequence_gaps: IntCounterVec,
     dead_letters: IntCounterVec,
     idempotency: IntCounterVec,
     in_flight: IntGaugeVec,
@@ -223,7 +226,13 @@ impl Families {
             circuits_opened: counters(
                 &registry,
                 "circuit_opened_total",
-                "attempts that failed and will be made again",
+                "times that so many keys failed in a row that a dependency counted as down",
+                own,
+            )?,
+            sequence_gaps: counters(
+                &registry,
+                "sequence_gaps_total",
+                "messages that went on although sequence numbers before theirs were missing",
                 own,
             )?,
             dead_letters: counters(

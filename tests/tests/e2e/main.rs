@@ -20,6 +20,7 @@ mod overload;
 mod poison;
 mod readme;
 mod sandbox;
+mod sequence;
 mod state;
 mod storm;
 

@@ -11,6 +11,7 @@ use crate::pipeline::counts::{Counts, Observer};
 use crate::pipeline::handler::Handler;
 use crate::pipeline::overlay::Overlay;
 use crate::pipeline::run::Clock;
+use crate::pipeline::sequence::{Numbers, SequenceKey};
 use crate::pipeline::settlement::Settlement;
 use crate::pipeline::snapshot::PartitionSnapshot;
 use crate::plugin::frame::answers::{self, Answer};
@@ -120,6 +121,23 @@ impl Table for Completions {
     }
 }
 
+pub(super) struct LastNumbers {
+    pub(super) world: Shared,
+    pub(super) owned: Vec<usize>,
+}
+
+impl Numbers for LastNumbers {
+    fn last(&self, key: SequenceKey) -> Result<Option<i64>, String> {
+        let mut world = lock(&self.world);
+        world.step();
+        if world.fails() {
+            return Err("the disk is slow".to_owned());
+        }
+        let place = (self.owned[key.partition as usize], key.hash);
+        Ok(world.durable.numbers.get(&place).copied())
+    }
+}
+
 pub(super) struct VirtualClock {
     pub(super) world: Shared,
     pub(super) dice: Dice,
@@ -145,6 +163,7 @@ impl Observer for Watcher {
     fn calling(&mut self, _messages: usize) {}
 
     fn counted(&mut self, counts: &mut Counts) {
+        lock(&self.0).gaps += counts.gaps;
         counts.clear();
     }
 

@@ -43,6 +43,8 @@ pub(super) struct Ledger {
     pub(super) ended: BTreeMap<Id, Ended>,
     origins: BTreeMap<String, Origin>,
     sets: BTreeMap<Id, Set>,
+    /// By partition and key, the number that took effect last.
+    pub(super) numbers: BTreeMap<(usize, Vec<u8>), i64>,
     /// Attempt and call in which the handler said that a message succeeded.
     successes: BTreeMap<Id, BTreeSet<(u32, u64)>>,
     /// Under `at_most_once`: finished, and nothing came of it yet.
@@ -51,12 +53,12 @@ pub(super) struct Ledger {
 
 /// What one settlement holds.
 #[derive(Debug, Default)]
-struct Contents {
+pub(super) struct Contents {
     sets: Vec<Set>,
-    letters: BTreeMap<Id, Letter>,
+    pub(super) letters: BTreeMap<Id, Letter>,
     /// Of own outputs and letters, in the order in which they were published.
-    order: Vec<Id>,
-    finished: Vec<Id>,
+    pub(super) order: Vec<Id>,
+    pub(super) finished: Vec<Id>,
 }
 
 impl Ledger {
@@ -80,7 +82,11 @@ impl Ledger {
             return self.at_most_once(scenario, commit, contents);
         }
         check_attempts(scenario, durable, commit)?;
-        self.check_lanes(scenario, &contents)?;
+        if scenario.plan.sequence.is_some() {
+            self.check_numbers(scenario, commit, &contents)?;
+        } else {
+            self.check_lanes(scenario, &contents)?;
+        }
         let ends = self.judge(scenario, &contents)?;
         for (id, ended) in &ends {
             let input = scenario.input(*id).ok_or("no such message")?;
@@ -187,6 +193,10 @@ impl Ledger {
             let is_tied = letter.is_some_and(Letter::is_of_the_key);
             match key_of(scenario, input) {
                 None if letter.is_some() => drop(ends.insert(*id, Ended::Letter)),
+                // Then `check_numbers` says that its number was passed over.
+                None if input.number.is_some() && !is_own => {
+                    ends.insert(*id, Ended::Duplicate);
+                }
                 None => self.succeeded(input, &mut ends, &mut copies)?,
                 Some(key) if is_tied => {
                     self.originates(key, input, Status::Failed)?;

@@ -9,8 +9,9 @@ use crate::idempotency::claims::Claims;
 use crate::pipeline::offsets::SPAN_MAX;
 use crate::pipeline::overlay::Overlay;
 use crate::pipeline::run::{Assignment, Control, Halt, Parts, Worker};
+use crate::pipeline::sequence::Numbers;
 
-use super::actors::{Broker, Completions, Guest, VirtualClock, Watcher};
+use super::actors::{Broker, Completions, Guest, LastNumbers, VirtualClock, Watcher};
 use super::dice::Dice;
 use super::ledger::Ended;
 use super::scenario::Scenario;
@@ -36,6 +37,8 @@ pub(super) struct Report {
     pub(super) dropped: usize,
     pub(super) lives: u32,
     pub(super) suspect_lives: u32,
+    /// Messages that went on although numbers before theirs were missing.
+    pub(super) gaps: u64,
 }
 
 pub(super) fn run(seed: u64, shows: bool) -> Report {
@@ -215,6 +218,12 @@ impl Host {
             epoch: 0,
             circuit: None,
             rate: None,
+            numbers: plan.sequence.as_ref().map(|_| {
+                Box::new(LastNumbers {
+                    world: Arc::clone(world),
+                    owned: owned.clone(),
+                }) as Box<dyn Numbers>
+            }),
             plan: Arc::clone(plan),
             control: Arc::clone(control),
             index: worker as u16,
@@ -283,6 +292,7 @@ impl Host {
             dropped: ended(Ended::Dropped),
             lives: self.lives,
             suspect_lives: self.suspect_lives,
+            gaps: world.gaps,
             violation: world.violation.take(),
             shown: world.shown.take().unwrap_or_default(),
         }

@@ -7,6 +7,7 @@ mod dice;
 mod expected;
 mod ledger;
 mod life;
+mod numbers;
 mod scenario;
 mod world;
 
@@ -94,6 +95,29 @@ fn whatever_goes_wrong_each_message_takes_effect_once_and_in_order_3() {
 #[test]
 fn whatever_goes_wrong_each_message_takes_effect_once_and_in_order_4() {
     check_seeds(3);
+}
+
+/// §4.5: numbers of a key only rise, also over kills; those that do not are passed over.
+#[test]
+fn whatever_goes_wrong_the_numbers_of_a_key_only_rise() {
+    let seeds = asked("WASMILL_SIM_SEEDS").unwrap_or(SEEDS);
+    let (mut inputs, mut succeeded, mut passed_over, mut gaps) = (0, 0, 0, 0);
+    let mut wrong = Vec::new();
+    for seed in (scenario::SEQUENCED..).take(usize::try_from(seeds).unwrap()) {
+        let report = run(seed, false);
+        wrong.extend(report.violation.clone().map(|what| (seed, what)));
+        inputs += report.inputs;
+        succeeded += report.succeeded;
+        passed_over += report.duplicates;
+        gaps += report.gaps;
+    }
+    none(&wrong);
+    assert!(succeeded * 2 >= inputs, "{succeeded} of {inputs} succeeded");
+    assert!(
+        passed_over * 100 >= inputs,
+        "{passed_over} of {inputs} passed over"
+    );
+    assert!(gaps >= seeds / 10, "{gaps} gaps given up");
 }
 
 #[test]

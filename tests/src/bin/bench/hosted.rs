@@ -140,6 +140,7 @@ impl<'a> Setup<'a> {
             },
             idempotency: self.idempotency()?,
             filter: None,
+            sequence: None,
             circuit: Some(valid::Circuit::default()),
             rate_limit: None,
             handler: handler(self.plugin)?,
