@@ -100,6 +100,7 @@ const PURE: &[&str] = &[
     "host/src/pipeline/lane.rs",
     "host/src/pipeline/letter_state.rs",
     "host/src/pipeline/offsets.rs",
+    "host/src/pipeline/outage.rs",
     "host/src/pipeline/output.rs",
     "host/src/pipeline/overlay.rs",
     "host/src/pipeline/plan.rs",

@@ -12,6 +12,7 @@ use super::audit::{AuditEntry, Trail};
 use super::error::{Code, Error};
 use super::letters;
 use super::operations::{Answer, Changes, Operations, Order};
+use super::requests::Requests;
 use super::seek::{self, SeekReply, SeekRequest};
 use super::time;
 use super::wire::{
@@ -53,6 +54,7 @@ pub struct Console {
 
 struct Running {
     snapshots: SnapshotSource,
+    requests: Requests,
     operations: Option<Arc<Operations>>,
     started_at_ms: i64,
 }
@@ -68,6 +70,7 @@ impl Console {
     pub fn new(log: Log, snapshots: impl Fn() -> Vec<Snapshot> + Send + Sync + 'static) -> Self {
         let host = Some(Running {
             snapshots: Arc::new(snapshots),
+            requests: Requests::new(log.clone()),
             operations: None,
             started_at_ms: time::now_ms(),
         });
@@ -91,6 +94,24 @@ impl Console {
             host.operations = Some(operations);
         }
         self
+    }
+
+    /// Those that wait for answers on a running host.
+    pub(super) fn requests(&self) -> Result<&Requests, Error> {
+        let host = self.host.as_ref();
+        host.map(|host| &host.requests).ok_or_else(|| {
+            Error::new(
+                Code::NoHost,
+                "no host runs on this data directory, so nobody can answer",
+                "start it with `wasmill run`",
+            )
+        })
+    }
+
+    /// Answers that came after their requests had timed out, since this host started.
+    #[must_use]
+    pub fn late_replies(&self) -> u64 {
+        self.host.as_ref().map_or(0, |host| host.requests.late())
     }
 
     /// Has the running host do something.
@@ -631,7 +652,7 @@ pub(super) fn message(
 
 /// The record's own correlation ID, by the rule of the host: the last one, when it is text of the right
 /// length.
-fn correlation_of(record: &Record) -> Option<String> {
+pub(super) fn correlation_of(record: &Record) -> Option<String> {
     let last = record
         .headers
         .iter()

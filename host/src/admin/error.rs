@@ -48,6 +48,10 @@ pub enum Code {
     NoHost,
     /// The host has too much to do.
     Busy,
+    /// A request with this ID was made and may still be answered.
+    CorrelationInUse,
+    /// Nobody answered the request in time.
+    NoAnswer,
     /// The store refuses reads or writes: disk full, damaged, held by another process.
     StoreUnavailable,
     /// No host answers.
@@ -99,6 +103,8 @@ impl Code {
             | Self::NotHeld
             | Self::BadConfiguration
             | Self::NoHost => StatusCode::CONFLICT,
+            Self::CorrelationInUse => StatusCode::CONFLICT,
+            Self::NoAnswer => StatusCode::GATEWAY_TIMEOUT,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::StoreUnavailable | Self::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,

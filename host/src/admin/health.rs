@@ -56,6 +56,8 @@ impl Readiness {
     }
 }
 
+const LATE_REPLIES: &str = "# HELP wasmill_replies_late_total answers that came after their requests had timed out\n# TYPE wasmill_replies_late_total counter\n";
+
 #[derive(Clone)]
 struct Health {
     console: Arc<Console>,
@@ -87,11 +89,18 @@ async fn scrape(State(health): State<Health>) -> Response {
     // Reads the time of the oldest messages from disk.
     let rendered = tokio::task::spawn_blocking(move || {
         let console = &health.console;
-        health.metrics.render(
+        let text = health.metrics.render(
             &console.snapshots(),
             console.now_ms(),
             |topic, partition, offset| console.timestamp_ms(topic, partition, offset),
-        )
+        );
+        text.map(|mut text| {
+            // The one count that is no pipeline's.
+            let late = console.late_replies();
+            text.extend_from_slice(LATE_REPLIES.as_bytes());
+            text.extend_from_slice(format!("wasmill_replies_late_total {late}\n").as_bytes());
+            text
+        })
     });
     match rendered.await {
         Ok(Ok(text)) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),

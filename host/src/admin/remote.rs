@@ -17,8 +17,8 @@ use super::seek::{SeekReply, SeekRequest};
 use super::token::Token;
 use super::trace::{Trace, TraceQuery};
 use super::wire::{
-    CreateTopic, GroupDescription, GroupSummary, OffsetReply, Page, ProduceReply, ProduceRequest,
-    ReadRequest, Record, Status, TopicDescription, TopicSummary,
+    CreateTopic, GroupDescription, GroupSummary, Message, OffsetReply, Page, ProduceReply,
+    ProduceRequest, ReadRequest, Record, Status, TopicDescription, TopicSummary,
 };
 
 /// Time to connect to a host.
@@ -170,6 +170,12 @@ impl Remote {
         asked.extend(query.since_ms.map(|at| ("since_ms", at.to_string())));
         asked.extend(query.messages.map(|count| ("messages", count.to_string())));
         self.get(&format!("/v1/trace/{}", segment(id)), &asked)
+    }
+
+    /// Waits for the answer; `timeout` as in `5s`.
+    pub fn request(&self, topic: &str, record: &Record, timeout: &str) -> Result<Message, Error> {
+        let path = format!("/v1/topics/{}/request?timeout={timeout}", segment(topic));
+        self.post(&path, record)
     }
 
     pub fn order(&self, order: &Order) -> Result<Changes, Error> {

@@ -23,6 +23,7 @@ use super::letters;
 use super::observe_routes;
 use super::openapi;
 use super::operation_routes;
+use super::request_routes;
 use super::wire::{
     CreateTopic, GroupDescription, GroupSummary, OffsetReply, Page, ProduceReply, ProduceRequest,
     ReadRequest, Status, TopicDescription, TopicSummary,
@@ -65,6 +66,7 @@ pub(super) fn described() -> (Router<Arc<Console>>, OpenApi) {
         .merge(letters::routes::described())
         .merge(observe_routes::described())
         .merge(operation_routes::described())
+        .merge(request_routes::described())
         .split_for_parts()
 }
 
@@ -276,6 +278,14 @@ pub(super) fn json_of<T: DeserializeOwned>(
         StatusCode::PAYLOAD_TOO_LARGE => body_too_large(),
         _ => Error::new(Code::Invalid, format!("the body: {}", why.body_text()), ""),
     })?;
+    // A list would do for an object without required fields, in the order of its fields.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Error::new(
+            Code::Invalid,
+            "the body must be a JSON object",
+            "",
+        ));
+    }
     serde_json::from_slice(&body)
         .map_err(|why| Error::new(Code::Invalid, format!("the body: {why}"), ""))
 }

@@ -18,6 +18,7 @@ mod plugin;
 mod position;
 mod produce;
 mod record;
+mod request;
 mod run;
 mod schema;
 mod show;
@@ -93,6 +94,8 @@ enum Command {
     Topics(topics::Topics),
     /// Write messages to a topic
     Produce(produce::Produce),
+    /// Send a message and wait for its answer
+    Request(request::Request),
     /// Show messages of a topic
     Consume(consume::Consume),
     /// List, describe and move consumer groups
@@ -157,6 +160,7 @@ fn run(cli: Cli, out: &mut Out) -> Result<(), Error> {
         Command::Reject(command) => operate::reject(command, &place, out),
         Command::Topics(command) => topics::run(command, &place, out),
         Command::Produce(command) => produce::run(command, &place, out),
+        Command::Request(command) => request::run(command, &place, out),
         Command::Consume(command) => consume::run(&command, &place, out),
         Command::Groups(command) => groups::run(command, &place, out),
         Command::Dlq(command) => dlq::run(command, &place, out),

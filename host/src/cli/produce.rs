@@ -212,7 +212,7 @@ fn open(file: Option<&PathBuf>) -> Result<(Box<dyn BufRead>, u64), Error> {
     ))
 }
 
-fn header(text: &str) -> Result<(String, String), String> {
+pub(super) fn header(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("write a header as NAME=VALUE".to_owned()),

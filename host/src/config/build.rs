@@ -79,6 +79,9 @@ fn tls(block: &Checked, problems: &Problems) -> Option<Tls> {
     })
 }
 
+/// Where answers may go when nothing else is said.
+const REPLY_TOPICS: &str = "wasmill.replies.*";
+
 /// Partitions of a topic that is created because a pipeline names it, when nothing else is said.
 const PARTITIONS: NonZeroU32 = NonZeroU32::MIN.saturating_add(5);
 
@@ -149,6 +152,11 @@ pub(super) fn pipeline(
         .get("handler")
         .and_then(|value| handler(value, cores, problems));
     let outputs = block.get("outputs").and_then(outputs);
+    let reply_topics = block.get("reply").and_then(|value| {
+        let topics = |topics: &Checked| topics.all(|topic| topic.text().map(str::to_owned));
+        let topics = value.optional("topics", topics)?;
+        Some(topics.unwrap_or_else(|| vec![REPLY_TOPICS.to_owned()]))
+    });
     let dead_letter = block.get("dead_letter").and_then(|value| {
         let topic = value.optional("topic", Checked::text)?;
         Some(DeadLetter {
@@ -168,6 +176,7 @@ pub(super) fn pipeline(
         rate_limit: rate_limit?,
         handler: handler?,
         outputs: outputs?,
+        reply_topics: reply_topics?,
         dead_letter: dead_letter?,
     })
 }

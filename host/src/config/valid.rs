@@ -84,6 +84,8 @@ pub struct Pipeline {
     pub handler: Handler,
     /// In the order of the file; a guest names them.
     pub outputs: Vec<Output>,
+    /// Topics to which it may answer: names, or prefixes with a final `*`.
+    pub reply_topics: Vec<String>,
     pub dead_letter: DeadLetter,
 }
 

@@ -6,7 +6,7 @@ pub mod embedded;
 use std::time::Duration;
 
 use crate::message::MessageRef;
-use crate::pipeline::settlement::Settlement;
+use crate::pipeline::settlement::{Settlement, Target};
 
 /// A settlement that was handed on. Tickets of one worker rise by one and are acknowledged in order.
 pub type Ticket = u64;
@@ -59,6 +59,9 @@ pub trait Connector {
 
     /// Next offset to be written.
     fn end(&self, partition: usize) -> u64;
+
+    /// The target for answers to a topic that is there and not internal (§8.1); the same one each time.
+    fn reply_target(&mut self, topic: &str) -> Option<Target>;
 
     /// Largest record (key, payload, headers, 28 bytes) that `target` accepts.
     fn record_bytes_max(&self, target: usize) -> usize;

@@ -18,6 +18,7 @@ use crate::pipeline::output::HeaderRule;
 use crate::pipeline::overlay::{Overlay, StoredBytes};
 use crate::pipeline::plan::{Plan, PlanOutput, Role, SourceTopic};
 use crate::pipeline::rate::Rate;
+use crate::pipeline::reply::ReplyRule;
 use crate::pipeline::run::{Assignment, Control, Halt, Parts, Reject, Worker};
 use crate::pipeline::sequence::Numbers;
 use crate::pipeline::snapshot::State;
@@ -678,6 +679,7 @@ fn plan(
         has_state,
         topics,
         outputs,
+        reply: ReplyRule(pipeline.reply_topics.clone()),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::pipeline::counts::{Counts, Observer};
 use crate::pipeline::snapshot::{PartitionSnapshot, Snapshot, State, Totals};
 use crate::telemetry::counts::LocalCounts;
 use crate::telemetry::labels::{
-    DeadLetterReason, FaultReason, IdempotencyResult, Label, Outcome, PublishError,
+    DeadLetterReason, FaultReason, IdempotencyResult, Label, Outcome, PublishError, ReplyDropped,
 };
 use crate::telemetry::metrics::PipelineMetrics;
 use prometheus::IntGauge;
@@ -213,6 +213,7 @@ impl WorkerWatch {
             (Outcome::Discarded, counts.discarded),
             (Outcome::Filtered, counts.filtered),
             (Outcome::Stale, counts.stale),
+            (Outcome::Expired, counts.expired),
         ] {
             self.local.consumed(outcome, count);
         }
@@ -227,6 +228,11 @@ impl WorkerWatch {
         }
         self.local.retries += counts.retries;
         self.local.sequence_gaps += counts.gaps;
+        for (why, count) in &counts.replies_dropped {
+            if let Some(label) = named::<ReplyDropped>(why.as_str()) {
+                self.local.reply_dropped(label, *count);
+            }
+        }
         self.local.circuits_opened += counts.circuits_opened;
         for (kind, count) in &counts.faults {
             if let Some(error) = named::<PublishError>(kind)

@@ -14,6 +14,7 @@ use crate::pipeline::handler::Handler;
 use crate::pipeline::lane::{LaneKey, Until, lane_of};
 use crate::pipeline::offsets::Admission;
 use crate::pipeline::plan::Role;
+use crate::pipeline::reply;
 use crate::pipeline::returned::Returned;
 use crate::pipeline::run::{CALL_BYTES_MAX, Claimed, Clock, Entry, Halt, PutAside, Work, Worker};
 use crate::pipeline::sequence::Number;
@@ -495,6 +496,9 @@ where
                     return (Stage::Enter(work, None), None);
                 }
             }
+        }
+        if reply::is_expired(message, self.unix_ms) {
+            return (Stage::Enter(Work::Expired, None), None);
         }
         let number = match self.in_sequence(delivery, looked, is_rejected) {
             Ok(number) => number,

@@ -1,5 +1,6 @@
 //! What a worker counts while it works: plain numbers, handed to whoever observes once per batch. Pure.
 
+use crate::pipeline::reply::Dropped;
 use crate::pipeline::settlement::Target;
 use crate::pipeline::snapshot::PartitionSnapshot;
 use crate::pipeline::verdict::Reason;
@@ -17,6 +18,10 @@ pub struct Counts {
     pub stale: u64,
     /// Messages that went on although sequence numbers before theirs are missing.
     pub gaps: u64,
+    /// Requests past their deadline.
+    pub expired: u64,
+    /// Answers that went nowhere, by why.
+    pub replies_dropped: Vec<(Dropped, u64)>,
     pub circuits_opened: u64,
     pub retries: u64,
     /// Idempotency keys that were new.
@@ -39,6 +44,10 @@ pub struct Counts {
 impl Counts {
     pub fn dead_letter(&mut self, reason: Reason) {
         bump(&mut self.dead_letters, reason);
+    }
+
+    pub fn drop_reply(&mut self, why: Dropped) {
+        bump(&mut self.replies_dropped, why);
     }
 
     pub fn fault(&mut self, kind: &'static str) {
@@ -65,6 +74,7 @@ impl Counts {
             + self.discarded
             + self.filtered
             + self.stale
+            + self.expired
             + dead
     }
 
@@ -73,6 +83,7 @@ impl Counts {
         let Self {
             dead_letters,
             faults,
+            replies_dropped,
             published,
             calls,
             settlements,
@@ -81,6 +92,7 @@ impl Counts {
         let kept = Self {
             dead_letters: emptied(dead_letters),
             faults: emptied(faults),
+            replies_dropped: emptied(replies_dropped),
             published: emptied(published),
             calls: emptied(calls),
             settlements: emptied(settlements),

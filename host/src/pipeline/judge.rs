@@ -15,11 +15,12 @@ use crate::pipeline::dead_letter;
 use crate::pipeline::handler::Handler;
 use crate::pipeline::lane::Until;
 use crate::pipeline::letter_state;
-use crate::pipeline::output::{self, Made};
-use crate::pipeline::plan::{PlanOutput, SourceTopic, Step};
+use crate::pipeline::output::{self, HeaderRule, Made};
+use crate::pipeline::plan::{Plan, PlanOutput, SourceTopic, Step};
+use crate::pipeline::reply::{self, Dropped};
 use crate::pipeline::returned::Returned;
 use crate::pipeline::run::{Clock, Entry, Halt, Work, Worker};
-use crate::pipeline::settlement::{CompletionWrite, LetterWrite, StateWrite};
+use crate::pipeline::settlement::{CompletionWrite, LetterWrite, StateWrite, Target};
 use crate::pipeline::stored;
 use crate::pipeline::verdict::{Reason, Report, Verdict, judge};
 use crate::plugin::frame::{Outcome, Outcomes, OutputIter};
@@ -57,7 +58,14 @@ where
         };
         for entry in entries.drain(..) {
             let outcome = match (&entry.work, called) {
-                (Work::Duplicate(_) | Work::Filtered | Work::Stale | Work::Refuse(..), _) => None,
+                (
+                    Work::Duplicate(_)
+                    | Work::Filtered
+                    | Work::Expired
+                    | Work::Stale
+                    | Work::Refuse(..),
+                    _,
+                ) => None,
                 (Work::Call, Called::Faulted(fault)) => Some(Outcome::OverLimit(fault.clone())),
                 (Work::Call, _) => results.as_mut().and_then(Iterator::next),
             };
@@ -91,8 +99,11 @@ where
                 self.duplicate(entry, completion);
                 Ok(())
             }
-            (Work::Filtered, _) => {
-                self.counts.filtered += 1;
+            (Work::Filtered | Work::Expired, _) => {
+                match entry.work {
+                    Work::Expired => self.counts.expired += 1,
+                    _ => self.counts.filtered += 1,
+                }
                 self.conclude_letter(entry);
                 self.finish(entry);
                 Ok(())
@@ -179,53 +190,6 @@ where
         Ok(())
     }
 
-    /// The failure is one of those that a dependency causes which is down, and it is down (§5.5).
-    fn tells_an_outage(&mut self, entry: &Entry, report: &Report<'_>) -> bool {
-        let Some(circuit) = &self.circuit else {
-            return false;
-        };
-        match report {
-            Report::Success => {
-                if circuit.succeeded() {
-                    self.probes = false;
-                    tracing::info!(pipeline = %self.plan.pipeline, "the circuit is closed again");
-                }
-                return false;
-            }
-            Report::Retryable { .. } => {}
-            Report::Fault { kind, .. } if *kind == FaultKind::Timeout.as_str() => {}
-            _ => return false,
-        }
-        let was_open = circuit.is_open();
-        if !was_open && entry.delivery.attempts > 0 {
-            // Retries of messages that fail for a reason of their own come due together, and nothing succeeds
-            // between them: they say nothing new.
-            return false;
-        }
-        let now_ms = self.now_ms();
-        let key = self.circuit_key(entry);
-        let open = circuit.failed(key, now_ms, report.error());
-        if open {
-            self.probes = false;
-            if !was_open {
-                self.counts.circuits_opened += 1;
-                tracing::warn!(pipeline = %self.plan.pipeline, error = report.error(), "the circuit is open: a dependency seems to be down");
-            }
-        }
-        open
-    }
-
-    /// Messages without a key count each.
-    fn circuit_key(&self, entry: &Entry) -> u64 {
-        let delivery = &entry.delivery;
-        let partition = self.partitions.get(delivery.partition as usize);
-        let message = partition.and_then(|partition| partition.window.message(delivery));
-        match message.and_then(|message| message.key) {
-            Some(key) => xxhash_rust::xxh3::xxh3_64(key),
-            None => u64::from(delivery.partition) << 48 ^ delivery.offset,
-        }
-    }
-
     fn first_failed_ms(&self, entry: &Entry) -> Option<i64> {
         if entry.delivery.attempts == 0 {
             return None;
@@ -269,21 +233,49 @@ where
             .idempotency
             .as_ref()
             .is_some_and(|policy| policy.on_duplicate == OnDuplicate::Replay);
-        match &completion.outputs {
-            Some(outputs) if replay && completion.status == Status::Completed => {
-                self.counts.replayed += 1;
-                for (name, record) in stored::iter(outputs) {
+        let mut published = false;
+        if let Some(outputs) = &completion.outputs
+            && completion.status == Status::Completed
+        {
+            for (name, record) in stored::iter(outputs) {
+                if name == reply::OUTPUT {
+                    self.answer_again(entry, record);
+                    published = true;
+                } else if replay && let Some(output) = self.plan.output(name) {
                     // An output that the configuration no longer has is not published again.
-                    if let Some(output) = self.plan.output(name) {
-                        self.settlement.publish_record(output.target, record);
-                        self.counts.publish(output.target);
-                    }
+                    self.settlement.publish_record(output.target, record);
+                    self.counts.publish(output.target);
+                    published = true;
                 }
             }
-            _ => self.counts.skipped += 1,
+        }
+        if published || replay && completion.outputs.is_some() {
+            self.counts.replayed += 1;
+        } else {
+            self.counts.skipped += 1;
         }
         self.conclude_letter(entry);
         self.finish(entry);
+    }
+
+    /// A duplicate is answered from the record of the first (§8.2): where it asks for it, under its own
+    /// correlation ID.
+    fn answer_again(&mut self, entry: &Entry, record: &[u8]) {
+        let partition = self.partitions.get(entry.delivery.partition as usize);
+        let message = partition.and_then(|partition| partition.window.message(&entry.delivery));
+        let (Some(message), Ok((stored, _))) = (message, MessageRef::read_record(record)) else {
+            return;
+        };
+        let message = original(message, entry);
+        let correlation_id = entry.correlation.text(&message.headers);
+        match answer_to(&self.plan, &mut self.connector, &message) {
+            Ok(target) => {
+                if let Some(answer) = reply::again(&stored, correlation_id, &mut self.headers) {
+                    self.settlement.publish(target, &answer);
+                }
+            }
+            Err(why) => self.counts.drop_reply(why),
+        }
     }
 
     /// In its lane, or put aside (§5.2).
@@ -554,8 +546,9 @@ where
             return;
         };
         let expires_at_ms = self.unix_ms.saturating_add(policy.ttl.as_millis() as i64);
-        let outputs = (policy.on_duplicate == OnDuplicate::Replay && status == Status::Completed)
-            .then(|| std::mem::take(&mut self.stored));
+        let keeps = policy.on_duplicate == OnDuplicate::Replay || !self.stored.is_empty();
+        let outputs =
+            (keeps && status == Status::Completed).then(|| std::mem::take(&mut self.stored));
         let completion = Completion {
             fingerprint: claim.fingerprint,
             status,
@@ -601,10 +594,8 @@ where
             ..
         } = self;
         stored.clear();
-        let store = plan
-            .idempotency
-            .as_ref()
-            .is_some_and(|policy| policy.on_duplicate == OnDuplicate::Replay);
+        let policy = plan.idempotency.as_ref();
+        let store_all = policy.is_some_and(|policy| policy.on_duplicate == OnDuplicate::Replay);
         let Some(message) = partitions
             .get(entry.delivery.partition as usize)
             .and_then(|partition| partition.window.message(&entry.delivery))
@@ -616,26 +607,30 @@ where
         let mark = settlement.mark();
         let mut bytes = 0;
         for output in outputs {
-            let Some(known) = plan.output(output.name) else {
-                settlement.rollback(mark);
-                return Err(unknown_output(output.name, plan));
-            };
-            let made = match made(known, &message) {
-                Ok(made) => made,
-                Err(why) => {
+            let is_reply = output.name == reply::OUTPUT;
+            let (target, rule, made) = if is_reply {
+                match answer_to(plan, connector, &message) {
+                    Ok(target) => (target, &NO_HEADERS, Made::default()),
+                    Err(why) => {
+                        counts.drop_reply(why);
+                        continue;
+                    }
+                }
+            } else {
+                let Some(known) = plan.output(output.name) else {
                     settlement.rollback(mark);
-                    return Err(why);
+                    return Err(unknown_output(output.name, plan));
+                };
+                match made(known, &message) {
+                    Ok(made) => (known.target, &known.rule, made),
+                    Err(why) => {
+                        settlement.rollback(mark);
+                        return Err(why);
+                    }
                 }
             };
-            let built = output::build(
-                &output,
-                &message,
-                correlation_id,
-                &known.rule,
-                &made,
-                headers,
-            );
-            let bytes_max = connector.record_bytes_max(usize::from(known.target));
+            let built = output::build(&output, &message, correlation_id, rule, &made, headers);
+            let bytes_max = connector.record_bytes_max(usize::from(target));
             let Some(record) = built.filter(|record| record.record_len() <= bytes_max) else {
                 settlement.rollback(mark);
                 return Err(Unpublishable {
@@ -656,9 +651,11 @@ where
                     ),
                 });
             }
-            settlement.publish(known.target, &record);
-            if store && let Some(publish) = settlement.publishes().last() {
-                stored::push(stored, &known.name, settlement.record(publish));
+            settlement.publish(target, &record);
+            if (store_all || is_reply && policy.is_some())
+                && let Some(publish) = settlement.publishes().last()
+            {
+                stored::push(stored, output.name, settlement.record(publish));
             }
         }
         for publish in settlement.published_since(mark) {
@@ -684,6 +681,18 @@ where
             "{what}"
         );
     }
+}
+
+/// An answer copies no headers of its question but those that every output does.
+const NO_HEADERS: HeaderRule = HeaderRule(Vec::new());
+
+fn answer_to<C: Connector>(
+    plan: &Plan,
+    connector: &mut C,
+    message: &MessageRef<'_>,
+) -> Result<Target, Dropped> {
+    let topic = plan.reply.topic(message)?;
+    connector.reply_target(topic).ok_or(Dropped::NoTopic)
 }
 
 /// What the configuration's expressions for an output make of the input.

@@ -7,6 +7,7 @@ use crate::config::valid::{
 };
 use crate::expression::{Condition, Expression};
 use crate::pipeline::output::HeaderRule;
+use crate::pipeline::reply::ReplyRule;
 use crate::pipeline::settlement::Target;
 
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub struct Plan {
     pub has_state: bool,
     pub topics: Vec<SourceTopic>,
     pub outputs: Vec<PlanOutput>,
+    pub reply: ReplyRule,
 }
 
 /// What a topic of a pipeline is to it.

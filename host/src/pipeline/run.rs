@@ -203,6 +203,8 @@ pub(super) enum Work {
     Filtered,
     /// A later number of its key was processed before.
     Stale,
+    /// Its deadline has passed (§8.2).
+    Expired,
     /// It goes to the dead letters without a call.
     Refuse(Reason, String),
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use prometheus::local::LocalHistogram;
 
 use super::labels::{
-    DeadLetterReason, FaultReason, IdempotencyResult, Label, Outcome, PublishError,
+    DeadLetterReason, FaultReason, IdempotencyResult, Label, Outcome, PublishError, ReplyDropped,
 };
 use super::metrics::PipelineMetrics;
 
@@ -17,6 +17,7 @@ pub struct LocalCounts {
     /// By place in the `output_topics` the metrics were made with.
     published: Vec<u64>,
     publish_errors: Vec<u64>,
+    replies_dropped: Vec<u64>,
     consumed: Vec<u64>,
     faults: Vec<u64>,
     pub retries: u64,
@@ -36,6 +37,7 @@ impl LocalCounts {
         Self {
             published: vec![0; shared.published.len()],
             publish_errors: vec![0; PublishError::ALL.len()],
+            replies_dropped: vec![0; ReplyDropped::ALL.len()],
             consumed: vec![0; Outcome::ALL.len()],
             faults: vec![0; FaultReason::ALL.len()],
             retries: 0,
@@ -54,6 +56,10 @@ impl LocalCounts {
     /// `count` messages became durable in the topic at place `output` of the pipeline's topics.
     pub fn published(&mut self, output: usize, count: u64) {
         add(&mut self.published, output, count);
+    }
+
+    pub fn reply_dropped(&mut self, why: ReplyDropped, count: u64) {
+        add(&mut self.replies_dropped, why.index(), count);
     }
 
     pub fn publish_error(&mut self, reason: PublishError, count: u64) {
@@ -92,6 +98,7 @@ impl LocalCounts {
         for (counts, counters) in [
             (&mut self.published, &shared.published),
             (&mut self.publish_errors, &shared.publish_errors),
+            (&mut self.replies_dropped, &shared.replies_dropped),
             (&mut self.consumed, &shared.consumed),
             (&mut self.faults, &shared.faults),
             (&mut self.dead_letters, &shared.dead_letters),

@@ -48,6 +48,7 @@ labels! {
         Filtered = "filtered",
         /// A later sequence number of its key was processed before.
         Stale = "stale",
+        Expired = "expired",
     }
 }
 
@@ -57,6 +58,15 @@ labels! {
         TooLarge = "too_large",
         /// The handler named an output that the pipeline does not have.
         UnknownOutput = "unknown_output",
+    }
+}
+
+labels! {
+    /// Why an answer went nowhere (`wasmill_replies_dropped_total`): the names of `reply::Dropped`.
+    ReplyDropped {
+        NoReplyTo = "no_reply_to",
+        NotAllowed = "not_allowed",
+        NoTopic = "no_topic",
     }
 }
 
@@ -152,6 +162,7 @@ mod tests {
     fn every_label_stands_at_its_index_and_is_snake_case() {
         check::<Outcome>();
         check::<PublishError>();
+        check::<ReplyDropped>();
         check::<FaultReason>();
         check::<DeadLetterReason>();
         check::<IdempotencyResult>();

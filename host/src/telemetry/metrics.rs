@@ -12,7 +12,7 @@ use prometheus::{
 
 use super::counts::LocalCounts;
 use super::labels::{
-    DeadLetterReason, FaultReason, IdempotencyResult, Label, Outcome, PublishError,
+    DeadLetterReason, FaultReason, IdempotencyResult, Label, Outcome, PublishError, ReplyDropped,
 };
 use crate::pipeline::snapshot::{PartitionSnapshot, Snapshot, State};
 
@@ -54,6 +54,7 @@ pub struct Metrics {
 pub struct PipelineMetrics {
     pub(super) published: Vec<IntCounter>,
     pub(super) publish_errors: Vec<IntCounter>,
+    pub(super) replies_dropped: Vec<IntCounter>,
     pub(super) consumed: Vec<IntCounter>,
     pub(super) faults: Vec<IntCounter>,
     pub(super) retries: IntCounter,
@@ -96,6 +97,7 @@ impl Metrics {
                 })
                 .collect(),
             publish_errors: each::<PublishError>(&families.publish_errors, own),
+            replies_dropped: each::<ReplyDropped>(&families.replies_dropped, own),
             consumed: each::<Outcome>(&families.consumed, own),
             faults: each::<FaultReason>(&families.faults, own),
             retries: families.retries.with_label_values(own),
@@ -156,6 +158,7 @@ struct Families {
     published: IntCounterVec,
     publish_duration: HistogramVec,
     publish_errors: IntCounterVec,
+    replies_dropped: IntCounterVec,
     consumed: IntCounterVec,
     handler_duration: HistogramVec,
     faults: IntCounterVec,
@@ -197,6 +200,12 @@ impl Families {
                 &registry,
                 "publish_errors_total",
                 "messages that could not be published",
+                &with("reason"),
+            )?,
+            replies_dropped: counters(
+                &registry,
+                "replies_dropped_total",
+                "answers that went nowhere; their messages succeeded",
                 &with("reason"),
             )?,
             consumed: counters(

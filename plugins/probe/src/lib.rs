@@ -44,6 +44,8 @@ enum Plan {
     FailAfter,
     /// Fails until the time `until`, as everything does that needs a dependency which is down.
     Down,
+    /// Answers with `n` and one more, and publishes one output.
+    Reply,
     Reject,
     Trap,
     /// Never ends.
@@ -100,6 +102,12 @@ fn handle(message: Message) -> Result<Outputs, Failure> {
         }
         Plan::Down if clock::now() >= order.until => kept(),
         Plan::Down => Err(Failure::retryable("the dependency does not answer")),
+        Plan::Reply => Ok(Outputs::one(
+            Output::to("reply")
+                .no_key()
+                .payload(format!("{} {}", order.n, u64::from(order.n) + 1)),
+        )
+        .and(Output::to("default"))),
         Plan::Reject => Err(Failure::rejected(format!("planned rejection of {id}"))),
         Plan::Trap => panic!("planned panic of {id}"),
         Plan::Spin => loop {

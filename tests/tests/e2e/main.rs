@@ -19,6 +19,7 @@ mod operations;
 mod overload;
 mod poison;
 mod readme;
+mod request;
 mod sandbox;
 mod sequence;
 mod state;

@@ -11,7 +11,7 @@ use super::shape::{Block, Field, Kind, Later, Need};
 use handler::HANDLER;
 use host::CONNECTION;
 use policy::{CIRCUIT, IDEMPOTENCY, ORDERING, RATE_LIMIT, RETRY, SEQUENCE};
-use stream::{DEAD_LETTER, OUTPUT, SOURCE};
+use stream::{DEAD_LETTER, OUTPUT, REPLY, SOURCE};
 use words::{CONNECTION_NAME, OUTPUT_NAME, OUTPUTS_MAX, PIPELINE_NAME, choice};
 
 pub(super) use host::HOST;
@@ -160,6 +160,12 @@ pub(super) static PIPELINE: Block = Block {
             doc: "Names that the handler publishes to, and what each stands for. An output to a name that does not stand here is a fault.",
         },
         Field {
+            name: "reply",
+            kind: Kind::Block(&REPLY),
+            need: Need::Default("{}"),
+            doc: "Answers: what the handler publishes to the name `reply` goes to the topic in the message's `reply-to` header, with its correlation ID (§8).",
+        },
+        Field {
             name: "dead_letter",
             kind: Kind::Block(&DEAD_LETTER),
             need: Need::Default("{}"),
@@ -175,16 +181,8 @@ const PIPELINE_LATER: &[Later] = &[
         what: "alerts",
     },
     Later {
-        name: "reply",
-        what: "replies",
-    },
-    Later {
         name: "steps",
         what: "pipelines of several handlers; chain them through topics",
-    },
-    Later {
-        name: "deadline",
-        what: "deadlines",
     },
 ];
 

@@ -182,7 +182,7 @@ pub(super) static SEQUENCE: Block = Block {
             name: "gap_timeout",
             kind: Kind::Duration { min: MS, max: HOUR },
             need: Need::Default("30s"),
-            doc: "How long a message waits for a number that is missing before its own. Then the key goes on without it, with a warning and a count; numbers of messages that `filter` passes over are missing too.",
+            doc: "How long a message waits for a number that is missing before its own. Then the key goes on without it, with a warning and a count; numbers of messages that `filter` passes over, or whose deadline has passed, are missing too.",
         },
     ],
     later: &[],

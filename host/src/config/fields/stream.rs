@@ -2,8 +2,8 @@
 
 use super::super::shape::{Block, Field, Kind, Later, Need};
 use super::words::{
-    CONNECTION_NAME, GIB, GROUP, HEADER_NAME, HEADER_PATTERN, HEADERS_MAX, KIB, TOPIC, TOPICS_MAX,
-    WINDOW_MESSAGES_MAX, choice,
+    CONNECTION_NAME, GIB, GROUP, HEADER_NAME, HEADER_PATTERN, HEADERS_MAX, KIB, TOPIC,
+    TOPIC_PATTERN, TOPICS_MAX, WINDOW_MESSAGES_MAX, choice,
 };
 
 static START_AT: Block = Block {
@@ -173,6 +173,22 @@ pub(super) static OUTPUT: Block = Block {
         name: "connection",
         what: "outputs on another connection",
     }],
+};
+
+pub(super) static REPLY: Block = Block {
+    name: "reply",
+    doc: "Where answers may go. Others are dropped and counted; topics are never created for them.",
+    fields: &[Field {
+        name: "topics",
+        kind: Kind::List {
+            of: &Kind::Text(&TOPIC_PATTERN),
+            min: 0,
+            max: TOPICS_MAX,
+        },
+        need: Need::Optional("`wasmill.replies.*`, the topics in which hosts wait for answers"),
+        doc: "Topics, or prefixes with a final `*`.",
+    }],
+    later: &[],
 };
 
 pub(super) static DEAD_LETTER: Block = Block {

@@ -55,6 +55,16 @@ pub(super) static TOPIC: Rule = Rule {
     fits: |text| is_word(text, 249, b"._-") && text != "." && text != "..",
 };
 
+pub(super) static TOPIC_PATTERN: Rule = Rule {
+    what: "a topic pattern",
+    pattern: "^[A-Za-z0-9._-]{1,248}[A-Za-z0-9._*-]$",
+    expected: "a topic name of at least two characters, or a beginning of one with `*` as its last character",
+    fits: |text| {
+        let name = text.strip_suffix('*').unwrap_or(text);
+        text.len() >= 2 && is_word(name, 249, b"._-")
+    },
+};
+
 pub(super) static GROUP: Rule = Rule {
     what: "a consumer group name",
     pattern: "^[A-Za-z0-9._-]{1,249}$",

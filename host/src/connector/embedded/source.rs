@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
+
 use super::{
     Append, Chunk, ChunkBuilder, Commit, Error, GroupId, Log, PartitionId, Subscription, Topic,
     Write,
@@ -13,7 +15,7 @@ use crate::connector::{Connector, Messages, Next, ReadError, SettleError, Ticket
 use crate::message::MessageRef;
 use crate::pipeline::letter_state;
 use crate::pipeline::sequence;
-use crate::pipeline::settlement::Settlement;
+use crate::pipeline::settlement::{Settlement, Target};
 
 /// A chunk is closed at this size and another begun; far below what the log accepts.
 const CHUNK_BYTES: usize = 64 << 20;
@@ -35,6 +37,8 @@ pub struct Source {
     groups: Groups,
     partitions: Vec<PartitionId>,
     targets: Vec<TargetTopic>,
+    /// Topics that were answered to, behind those of the plan.
+    replies: FxHashMap<String, Target>,
     tickets: Ticket,
     shared: Arc<Shared>,
     _subscription: Subscription,
@@ -45,6 +49,19 @@ struct TargetTopic {
     /// One for each partition, reused.
     builders: Vec<ChunkBuilder>,
 }
+
+impl TargetTopic {
+    fn of(topic: &Arc<Topic>) -> Self {
+        let partitions = topic.partitions.iter();
+        Self {
+            topic: Arc::clone(topic),
+            builders: partitions.map(|_| ChunkBuilder::new()).collect(),
+        }
+    }
+}
+
+/// Topics that one worker answers to.
+pub const REPLY_TOPICS_MAX: usize = 1_024;
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -62,22 +79,13 @@ impl Source {
         targets: &[Arc<Topic>],
     ) -> Self {
         let subscription = log.subscribe(&partitions, std::thread::current());
-        let targets = targets
-            .iter()
-            .map(|topic| TargetTopic {
-                topic: Arc::clone(topic),
-                builders: topic
-                    .partitions
-                    .iter()
-                    .map(|_| ChunkBuilder::new())
-                    .collect(),
-            })
-            .collect();
+        let targets = targets.iter().map(TargetTopic::of).collect();
         Self {
             log: log.clone(),
             groups,
             partitions,
             targets,
+            replies: FxHashMap::default(),
             tickets: 0,
             shared: Arc::default(),
             _subscription: subscription,
@@ -195,6 +203,20 @@ impl Connector for Source {
             .get(partition)
             .and_then(|id| self.log.end(*id).ok())
             .unwrap_or(0)
+    }
+
+    fn reply_target(&mut self, topic: &str) -> Option<Target> {
+        if let Some(known) = self.replies.get(topic) {
+            return Some(*known);
+        }
+        let found = self.log.topic(topic).filter(|topic| !topic.spec.internal)?;
+        if self.replies.len() >= REPLY_TOPICS_MAX {
+            return None;
+        }
+        let target = Target::try_from(self.targets.len()).ok()?;
+        self.targets.push(TargetTopic::of(&found));
+        self.replies.insert(topic.to_owned(), target);
+        Some(target)
     }
 
     fn record_bytes_max(&self, target: usize) -> usize {

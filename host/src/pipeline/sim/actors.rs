@@ -12,7 +12,7 @@ use crate::pipeline::handler::Handler;
 use crate::pipeline::overlay::Overlay;
 use crate::pipeline::run::Clock;
 use crate::pipeline::sequence::{Numbers, SequenceKey};
-use crate::pipeline::settlement::Settlement;
+use crate::pipeline::settlement::{Settlement, Target};
 use crate::pipeline::snapshot::PartitionSnapshot;
 use crate::plugin::frame::answers::{self, Answer};
 use crate::plugin::frame::{Batch, Call, Outcomes};
@@ -74,6 +74,10 @@ impl Connector for Broker {
 
     fn end(&self, partition: usize) -> u64 {
         lock(&self.world).end(self.owned[partition])
+    }
+
+    fn reply_target(&mut self, _topic: &str) -> Option<Target> {
+        None
     }
 
     fn record_bytes_max(&self, _target: usize) -> usize {

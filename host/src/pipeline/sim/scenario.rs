@@ -246,6 +246,7 @@ fn plan(dice: &mut Dice, is_calm: bool) -> Plan {
         has_state: dice.percent(40),
         filter: None,
         sequence: None,
+        reply: crate::pipeline::reply::ReplyRule(Vec::new()),
         topics: vec![SourceTopic {
             role: crate::pipeline::plan::Role::Source,
             steps: Vec::new(),

@@ -151,6 +151,7 @@ impl<'a> Setup<'a> {
                 set_headers: Vec::new(),
                 headers: Vec::new(),
             }],
+            reply_topics: Vec::new(),
             dead_letter: DeadLetter { topic: None },
         })
     }
