@@ -91,6 +91,8 @@ fn a_gap_shows_in_status_holds_its_key_only_and_is_given_up_in_time() {
     assert_eq!((holder.offset, holder.key.as_deref()), (1, Some("a")));
     let error = holder.error.unwrap();
     assert!(error.contains("2 is missing"), "{error}");
+    let succeeded = process.metric("wasmill_messages_consumed_total", &["outcome=\"success\""]);
+    assert_eq!(succeeded, 2.0, "the other key is not held up");
     process.await_drained();
     assert_eq!(process.metric("wasmill_sequence_gaps_total", &[]), 1.0);
     produce(&process, &[numbered("a2", "a", 2)]);
@@ -100,7 +102,10 @@ fn a_gap_shows_in_status_holds_its_key_only_and_is_given_up_in_time() {
     });
     process.await_drained();
     process.stop();
-    assert_eq!(ids(&site.read("out")), ["a1", "b1", "a3"]);
+    let mut out = ids(&site.read("out"));
+    // Topics have several partitions: the order is that of a key.
+    out.retain(|id| id != "b1");
+    assert_eq!(out, ["a1", "a3"]);
     let letters = site.read("in.g.dlq");
     assert_eq!(ids(&letters), ["a2"]);
     let error = letters[0].header("wasmill-dlq-error").unwrap();
