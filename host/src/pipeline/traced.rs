@@ -45,7 +45,10 @@ where
         };
         let context = Context::of(&looked.message.headers);
         let trace = trace_of(origin.hash, self.reader, partition.number, looked.offset);
-        sampling.samples(context.as_ref(), trace)
+        let is_chosen = sampling.samples(context.as_ref(), trace);
+        // What another has begun to trace goes on.
+        let goes_on = sampling.parent_based && context.is_some();
+        is_chosen && (goes_on || self.observer.begins_trace())
     }
 
     /// Tells of an attempt before its consequences.

@@ -67,6 +67,12 @@ impl WorkerSpans {
         self.on.as_ref().map(|on| &on.sampling)
     }
 
+    /// Whether another message may be traced that only its share has chosen.
+    #[must_use]
+    pub fn begins_trace(&self) -> bool {
+        self.on.as_ref().is_some_and(|on| on.allowance.take())
+    }
+
     /// The read that brought a message.
     pub fn received(&mut self, origin: &Origin<'_>, times: Times) {
         let Some(on) = self.on.clone() else { return };
