@@ -80,6 +80,11 @@ impl Changing {
 }
 
 impl Change<'_> {
+    /// How long it waits for the log.
+    pub(super) const fn patience(&self) -> Duration {
+        self.patience
+    }
+
     /// Makes a change durable. After an error of a log that is late it may still become so: the next turn
     /// comes when that is known.
     pub(super) fn commit(&mut self, log: &Log, commit: Commit) -> Result<Committed, Error> {

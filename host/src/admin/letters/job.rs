@@ -3,6 +3,7 @@
 //! Not here: when a step is taken (`runner.rs`).
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +89,8 @@ struct Step {
     writes: Vec<Write>,
     /// ID and round of what it sends: two places may hold one, and it is sent once.
     letters: HashSet<(String, u32)>,
+    /// How long the log is waited for.
+    patience: Duration,
     sent: usize,
     bytes: usize,
     looks: u64,
@@ -208,7 +211,10 @@ impl Console {
         {
             next.state = JobState::Stopped;
         }
-        let mut step = Step::default();
+        let mut step = Step {
+            patience: change.patience(),
+            ..Step::default()
+        };
         if next.state == JobState::Running {
             self.collect(&mut next, &mut step, letters_max.min(STEP_LETTERS_MAX))?;
             if next.ranges.is_empty() {
@@ -418,14 +424,15 @@ impl Console {
             Some(redrive) => redrive,
             None => {
                 let origin = self.known_topic(topic)?;
-                self.log.create_topic(&TopicSpec {
+                let spec = TopicSpec {
                     internal: true,
                     max_message_bytes: origin
                         .spec
                         .max_message_bytes
                         .saturating_add(ADDED_BYTES_MAX as u32),
                     ..TopicSpec::new(name, origin.spec.partitions)
-                })?
+                };
+                self.log.create_topic_within(&spec, step.patience)?
             }
         };
         let id = self.known_partition(&redrive, partition)?;

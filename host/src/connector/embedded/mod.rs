@@ -33,7 +33,7 @@ mod topic;
 mod writer;
 
 use std::path::Path;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -188,6 +188,24 @@ impl Log {
             return Ok(topic);
         }
         self.ask(|reply| Job::CreateTopic(spec.clone(), reply))
+    }
+
+    /// The same, waiting at most about `patience`; after that it may still come to be.
+    pub fn create_topic_within(
+        &self,
+        spec: &TopicSpec,
+        patience: Duration,
+    ) -> Result<Arc<Topic>, Error> {
+        let (began, deadline) = (Instant::now(), Instant::now() + patience);
+        let (reply, answer) = sync_channel(1);
+        let job = Job::CreateTopic(spec.clone(), reply);
+        self.shared().queue.push(job, 0, Some(deadline))?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        match answer.recv_timeout(left) {
+            Ok(made) => made,
+            Err(RecvTimeoutError::Disconnected) => Err(Error::Closed),
+            Err(RecvTimeoutError::Timeout) => Err(self.why_late(began.elapsed())),
+        }
     }
 
     fn ask<T>(

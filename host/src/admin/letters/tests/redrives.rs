@@ -246,6 +246,26 @@ fn a_step_that_is_late_is_not_taken_again() {
     assert_eq!(offsets, [9, 0, 1, 2]);
 }
 
+/// Nobody waits for ever for a log that cannot write, and with it for whoever looks at redrives.
+#[test]
+fn a_step_that_waits_for_its_topic_gives_up_and_comes_again() {
+    let fixture = Fixture::new();
+    fixture.write((0..3).map(dead));
+    let id = fixture.start(&everything());
+    let letters = &fixture.console.letters;
+    letters.set_patience(Duration::from_millis(20));
+    let held = fixture.hold_commits();
+    for _ in 0..3 {
+        letters.jobs().hurry();
+        fixture.console.run_redrives().unwrap();
+        assert!(fixture.console.job(&id).unwrap().trouble.is_some());
+    }
+    drop(held);
+    letters.set_patience(Duration::from_secs(30));
+    fixture.run_until_answered();
+    assert_eq!(fixture.sent("email").len(), 3);
+}
+
 /// The same for its beginning: it runs when it turns out to be durable, and no second one beside it.
 #[test]
 fn a_redrive_whose_start_is_late_is_the_only_one() {
