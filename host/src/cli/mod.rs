@@ -29,6 +29,7 @@ mod run;
 mod schema;
 mod show;
 mod status;
+mod stored;
 mod tap;
 mod text;
 mod top;
@@ -170,7 +171,7 @@ fn run(cli: Cli, out: &mut Out) -> Result<(), Error> {
         Command::New(command) => new::run(&command, out),
         Command::Build(command) => build::run(&command, out),
         Command::Plugin(command) => plugin::run(&command, out),
-        Command::Lint(command) => lint::run(&command, out),
+        Command::Lint(command) => lint::run(&command, &place, out),
         Command::Explain(command) => explain::run(&command, out),
         Command::Check(command) => check::run(&command, &place, out),
         Command::Alerts(command) => alerts::run(&command, out),
