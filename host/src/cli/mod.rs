@@ -97,7 +97,7 @@ enum Command {
     Status(status::Status),
     /// The same for a terminal, refreshed each second
     Top(top::Top),
-    /// What arrives in a topic from now on
+    /// What arrives in a topic from now on, or what a pipeline takes in and puts out
     Tap(tap::Tap),
     /// Log lines of the host and of its handlers
     Logs(logs::Logs),

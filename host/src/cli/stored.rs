@@ -11,9 +11,9 @@ use super::error::Error;
 use super::output::Out;
 use super::{Place, text};
 use crate::admin::wire::TopicSummary;
-use crate::config::valid::{Config, Delivery, Pipeline};
+use crate::config::valid::Config;
 use crate::host::fingerprint;
-use crate::pipeline::dead_letter;
+use crate::pipeline::snapshot::Topics;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -106,7 +106,9 @@ fn compare(config: &Config, streams: &Streams) -> Result<Stored, Error> {
         for warning in compared.warnings {
             add(Weight::Warning, warning, "");
         }
-        for topic in topics_of(pipeline) {
+        let topics = Topics::of(pipeline);
+        let all = [topics.sources, topics.outputs, topics.dead_letters].concat();
+        for topic in all.into_iter().collect::<BTreeSet<String>>() {
             exists(config, known.get(&topic), &topic, &mut add);
         }
     }
@@ -115,23 +117,6 @@ fn compare(config: &Config, streams: &Streams) -> Result<Stored, Error> {
         needs_accept_change,
         findings,
     })
-}
-
-/// Every topic that has to be there: sources, outputs, dead letters.
-fn topics_of(pipeline: &Pipeline) -> BTreeSet<String> {
-    let sources = &pipeline.source.topics;
-    let mut topics: BTreeSet<String> = sources.iter().cloned().collect();
-    topics.extend(pipeline.outputs.iter().map(|output| output.topic.clone()));
-    if pipeline.delivery != Delivery::AtMostOnce {
-        let group = &pipeline.source.consumer_group;
-        let own = pipeline.dead_letter.topic.as_ref();
-        let letters = sources.iter().map(|source| {
-            own.cloned()
-                .unwrap_or_else(|| dead_letter::default_topic(source, group))
-        });
-        topics.extend(letters);
-    }
-    topics
 }
 
 fn exists(

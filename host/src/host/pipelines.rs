@@ -17,7 +17,7 @@ use crate::config::valid::{Config, Pipeline};
 use crate::connector::embedded::{Commit, Health, Log, Write, epoch};
 use crate::expression::nearest;
 use crate::pipeline::run::Reject;
-use crate::pipeline::snapshot::{Snapshot, State};
+use crate::pipeline::snapshot::{Snapshot, State, Topics};
 use crate::plugin::Engine;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans::Spans;
@@ -536,6 +536,7 @@ impl Slot {
             ))
         });
         watch.alerts(pipeline.alerts);
+        watch.topics(Topics::of(pipeline));
         Self {
             digest: digest(&prepared.pipeline),
             watch,
