@@ -416,7 +416,7 @@ impl Console {
         let snapshots = self.snapshots();
         let mut groups = Vec::new();
         for (id, name) in self.log.groups() {
-            if name.starts_with(epoch::NAMESPACE) {
+            if epoch::is_namespace(&name) {
                 continue;
             }
             let partitions = self.group_partitions(id, &name, &owners, &snapshots)?;

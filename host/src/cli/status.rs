@@ -259,6 +259,14 @@ fn waiting(holder: &Holder, now_ms: i64) -> String {
             None => format!("{attempts} failed; the next try follows"),
         },
         WaitsFor::Claim => "waits for another message with the same idempotency key".to_owned(),
+        WaitsFor::Sequence => format!(
+            "{}; it waits until {}",
+            holder
+                .error
+                .as_deref()
+                .unwrap_or("a number before it is missing"),
+            holder.next_try_ms.map_or_else(String::new, time::rfc3339)
+        ),
         WaitsFor::Settlement => format!("{attempts}; what it caused is not durable yet"),
         WaitsFor::Call => format!("{attempts} runs"),
     }
@@ -271,6 +279,9 @@ fn advice(holder: &Holder) -> String {
             holder.max_attempts
         ),
         WaitsFor::Claim => "nothing: it goes on when the other one is finished".to_owned(),
+        WaitsFor::Sequence => {
+            "nothing: it goes on when the number comes, or without it after sequence.gap_timeout".to_owned()
+        }
         WaitsFor::Settlement => {
             "if this lasts, the store does not take writes: see the store above, and the free disk space"
                 .to_owned()

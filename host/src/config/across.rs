@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::build::Built;
 use super::check::Checked;
 use super::problem::{Code, Place, Problems};
-use super::valid::{Config, Delivery, Durability, Format, Pipeline, Retry};
+use super::valid::{By, Config, Delivery, Durability, Format, Pipeline, Retry, RetryMode};
 use super::yaml::Key;
 
 /// Names and groups are compared even when the pipelines have other problems.
@@ -102,6 +102,7 @@ pub(super) fn meaning(config: &Config, built: &[Built], problems: &mut Problems)
     for (pipeline, Built { checked, .. }) in config.pipelines.iter().zip(built) {
         guarantees(config, pipeline, checked, problems);
         keys(pipeline, checked, problems);
+        sequence(pipeline, checked, problems);
         memory(config, pipeline, checked, problems);
         own_topics(pipeline, checked, problems);
         times(config, pipeline, checked, problems);
@@ -213,6 +214,42 @@ fn longest(retry: &Retry) -> Duration {
         wait = (wait * retry.backoff.multiplier).min(max);
     }
     Duration::try_from_secs_f64(total).unwrap_or(Duration::MAX)
+}
+
+/// What gives up the order of a key, or a message, cannot keep the order of its numbers (§4.5).
+fn sequence(pipeline: &Pipeline, checked: &Checked, problems: &mut Problems) {
+    let Some(sequence) = &pipeline.sequence else {
+        return;
+    };
+    let block = checked.get("sequence");
+    let Some(place) = block.and_then(|block| block.place_of("number")) else {
+        return;
+    };
+    let mut refuse = |message, help| problems.error(Code::Conflict, place, message, help);
+    if pipeline.ordering.by != By::Key {
+        refuse(
+            "sequence numbers are those of an ordering key",
+            "use `ordering: { by: key }`, or leave `sequence` out",
+        );
+    }
+    if pipeline.retry.mode == RetryMode::Deferred {
+        refuse(
+            "a message that is put aside leaves a gap in the numbers of its key",
+            "use `retry: { mode: inline }`, or leave `sequence` out",
+        );
+    }
+    if pipeline.delivery == Delivery::AtMostOnce {
+        refuse(
+            "`delivery: at_most_once` does not remember which number was processed",
+            "use another `delivery`, or leave `sequence` out",
+        );
+    }
+    if sequence.number.reads() == crate::expression::Reads::default() {
+        refuse(
+            "the number is the same for every message: it reads nothing of it",
+            "read the number that the producer gave it, such as `message.json.version`",
+        );
+    }
 }
 
 fn memory(config: &Config, pipeline: &Pipeline, checked: &Checked, problems: &mut Problems) {

@@ -11,7 +11,8 @@ use super::valid::{
     Alerts, Allow, Backoff, By, Circuit, Config, CreationContext, DeadLetter, DeadLetterAlert,
     Delivery, Durability, Format, Handler, Host, Idempotency, IfMissing, Isolation, Limits,
     LogFiles, NullKey, OnDeadLetter, OnDuplicate, OnLostOffset, Ordering, Output, Pipeline,
-    RateLimit, Retry, RetryMode, SecretName, Source, Start, StateGrant, Tls, Window,
+    RateLimit, Retry, RetryMode, SecretName, Sequence, Source, Stale, Start, StateGrant, Tls,
+    Window,
 };
 use crate::expression::Condition;
 
@@ -144,6 +145,7 @@ pub(super) fn pipeline(
             None => Some(None),
         });
     let filter = block.optional("filter", |value| Some(Condition::new(value.expression()?)));
+    let sequence = block.optional("sequence", sequence);
     let circuit = block.get("circuit").and_then(circuit);
     let rate_limit = block.optional("rate_limit", |value| {
         Some(RateLimit {
@@ -175,6 +177,7 @@ pub(super) fn pipeline(
         retry: retry?,
         idempotency: idempotency?,
         filter: filter?,
+        sequence: sequence?,
         circuit: circuit?,
         rate_limit: rate_limit?,
         handler: handler?,
@@ -346,6 +349,17 @@ fn circuit(value: &Checked) -> Option<Option<Circuit>> {
             probe_interval: value.get("probe_interval")?.duration()?,
         })),
     }
+}
+
+fn sequence(block: &Checked) -> Option<Sequence> {
+    Some(Sequence {
+        number: block.get("number")?.expression()?,
+        stale: match block.get("stale")?.choice()? {
+            "dead_letter" => Stale::DeadLetter,
+            _ => Stale::Skip,
+        },
+        gap_timeout: block.get("gap_timeout")?.duration()?,
+    })
 }
 
 /// What deferred retries need: that order may be given up, and few different waits.

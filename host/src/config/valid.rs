@@ -89,6 +89,7 @@ pub struct Pipeline {
     pub idempotency: Option<Idempotency>,
     /// Messages of which it is false are finished without a call.
     pub filter: Option<Condition>,
+    pub sequence: Option<Sequence>,
     pub circuit: Option<Circuit>,
     pub rate_limit: Option<RateLimit>,
     pub handler: Handler,
@@ -236,6 +237,24 @@ impl Default for Circuit {
             probe_interval: Duration::from_secs(10),
         }
     }
+}
+
+/// The order that a producer gave the messages of a key (§4.5). Only with `By::Key`, inline retries and a
+/// delivery that tries again.
+#[derive(Debug, Clone)]
+pub struct Sequence {
+    pub number: Expression,
+    pub stale: Stale,
+    /// Default 30 s.
+    pub gap_timeout: Duration,
+}
+
+/// What becomes of a number that is not above the last one of its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stale {
+    #[default]
+    Skip,
+    DeadLetter,
 }
 
 /// Calls of a pipeline on one host.

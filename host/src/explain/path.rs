@@ -3,7 +3,8 @@
 use super::words::{count, list, size, time};
 use super::{Rule, rule};
 use crate::config::valid::{
-    By, Config, Delivery, Format, IfMissing, Isolation, NullKey, OnDuplicate, Pipeline, Start,
+    By, Config, Delivery, Format, IfMissing, Isolation, NullKey, OnDuplicate, Pipeline, Stale,
+    Start,
 };
 use crate::pipeline::plan::BATCH_DEFAULT;
 use crate::pipeline::{dead_letter, run};
@@ -74,6 +75,21 @@ pub(super) fn admits(pipeline: &Pipeline) -> Vec<Rule> {
         rules.push(rule(
             "filter",
             format!("a message of which `{}` is false is finished without a call, and counted; one on which it fails: {lost} `expression_failed`", filter.source()),
+        ));
+    }
+    if let Some(sequence) = &pipeline.sequence {
+        let number = sequence.number.source();
+        let stale = match sequence.stale {
+            Stale::Skip => "finished without a call, and counted".to_owned(),
+            Stale::DeadLetter => format!("{lost} `stale_sequence`"),
+        };
+        rules.push(rule(
+            "sequence",
+            format!("the messages of a key run in the order of `{number}`, whatever their order in the log; the number that was processed last is kept with the settlement that processed it. A number that is not above it: {stale}. No number, or none that is an integer: {lost} `expression_failed`"),
+        ));
+        rules.push(rule(
+            "missing number",
+            format!("a message whose predecessor is missing waits {} for it, and holds up its key only; then the key goes on without, with a warning and a count", time(sequence.gap_timeout)),
         ));
     }
     let Some(idempotency) = &pipeline.idempotency else {

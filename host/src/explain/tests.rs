@@ -95,6 +95,7 @@ fn is_said_elsewhere(path: &str) -> bool {
         "scope",
         "on_duplicate",
         "if_missing",
+        "stale",
         "isolation",
         "clock",
         "random",
@@ -154,7 +155,10 @@ fn no_key_of_a_pipeline_leaves_the_text_as_it_is() {
     let mut found = Vec::new();
     leaves(&json, &mut Vec::new(), &mut found);
     let mut changed = 0;
-    for (path, _) in found.iter().filter(|(path, _)| path[0] == "pipelines") {
+    // Of the second pipeline only what the first one cannot have is not a default.
+    let is_given =
+        |path: &[String]| path[0] == "pipelines" && (path[1] == "0" || path[2] == "sequence");
+    for (path, _) in found.iter().filter(|(path, _)| is_given(path)) {
         let key = path
             .iter()
             .rfind(|step| step.parse::<usize>().is_err())

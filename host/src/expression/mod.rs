@@ -191,6 +191,13 @@ impl<'a> Evaluated<'a> {
         self.canonical
     }
 
+    /// The value, when it is an integer of 64 bits with a sign.
+    #[must_use]
+    pub fn integer(&self) -> Option<i64> {
+        let is_integer = self.canonical.first() == Some(&(value::Tag::Integer as u8));
+        is_integer.then(|| self.text().parse().ok()).flatten()
+    }
+
     /// For people and handlers: `1` and `"1"` read alike here.
     #[must_use]
     pub fn text(&self) -> &'a str {

@@ -84,6 +84,9 @@ fn of(pipeline: &Pipeline) -> Entries {
             fields.collect::<Vec<_>>().join(" | "),
         );
     }
+    if let Some(sequence) = &pipeline.sequence {
+        add("sequence.number", sequence.number.source().to_owned());
+    }
     if let Some(state) = &pipeline.handler.allow.state {
         add("handler.allow.state.name", state.name.clone());
     }

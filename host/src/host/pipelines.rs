@@ -401,7 +401,9 @@ impl Pipelines {
         seek::check(
             request,
             Tables {
-                idempotency: stored.idempotency || has(|one| one.idempotency.is_some()),
+                // Sequence numbers are kept and renewed with the keys.
+                idempotency: stored.idempotency
+                    || has(|one| one.idempotency.is_some() || one.sequence.is_some()),
                 state: stored.state || has(|one| one.handler.allow.state.is_some()),
             },
         )?;

@@ -20,6 +20,7 @@ use crate::pipeline::plan::{BATCH_DEFAULT, Plan, PlanOutput, Role, SourceTopic};
 use crate::pipeline::rate::Rate;
 use crate::pipeline::reply::ReplyRule;
 use crate::pipeline::run::{Assignment, Control, Halt, Parts, Reject, Worker};
+use crate::pipeline::sequence::Numbers;
 use crate::pipeline::snapshot::State;
 use crate::plugin::{self, Engine, Plugin};
 use crate::telemetry::metrics::{Metrics, PipelineMetrics};
@@ -29,7 +30,7 @@ use super::Error;
 use super::clock::System;
 use super::returns;
 use super::state_view::{LogState, Usage};
-use super::table::LogTable;
+use super::table::{LogNumbers, LogTable};
 use super::watch::{Watch, WorkerWatch};
 
 /// What a dead letter's headers may add to its message, bytes.
@@ -242,6 +243,7 @@ impl Prepared {
                 .as_ref()
                 .map(|_| Arc::new(Claims::new())),
             usage: usage(&self.pipeline, log, state)?,
+            numbers: numbers_group(&self.pipeline, log, epoch)?,
             suspect,
             alone: Arc::clone(alone),
         };
@@ -281,6 +283,8 @@ struct Started {
     described: Arc<Described>,
     claims: Option<Arc<Claims>>,
     usage: Option<Arc<Usage>>,
+    /// Under which sequence numbers are kept, when there are any.
+    numbers: Option<GroupId>,
     /// The replayed window runs one delivery at a time.
     suspect: bool,
     /// One for the host.
@@ -332,7 +336,15 @@ impl Started {
         let groups = Groups {
             progress: self.group,
             state: self.state,
+            numbers: self.numbers.unwrap_or(self.group),
         };
+        let numbers = self.numbers.map(|group| {
+            Box::new(LogNumbers {
+                log: self.log.clone(),
+                group,
+                partitions: ids.clone(),
+            }) as Box<dyn Numbers>
+        });
         let epoch = self.epoch;
         let (circuit, rate) = (self.circuit.clone(), self.rate.clone());
         let alone = Arc::clone(&self.alone);
@@ -356,6 +368,7 @@ impl Started {
                     observer,
                     claims,
                     table,
+                    numbers,
                     overlay,
                     alone,
                     epoch,
@@ -667,6 +680,7 @@ fn plan(
         retry: pipeline.retry,
         idempotency: pipeline.idempotency.clone(),
         filter: pipeline.filter.clone(),
+        sequence: pipeline.sequence.clone(),
         format: pipeline.source.format,
         on_lost_offset: pipeline.source.on_lost_offset,
         window: pipeline.source.window,
@@ -712,6 +726,15 @@ fn state_group(
     };
     let name = epoch::state_namespace(&pipeline.source.consumer_group, grant, epoch);
     name.map_or(Ok(group), |name| Ok(log.group(&name)?))
+}
+
+/// Sequence numbers begin anew when the idempotency table does.
+fn numbers_group(pipeline: &Pipeline, log: &Log, epoch: Epoch) -> Result<Option<GroupId>, Error> {
+    if pipeline.sequence.is_none() {
+        return Ok(None);
+    }
+    let name = epoch::numbers_namespace(&pipeline.source.consumer_group, epoch);
+    Ok(Some(log.group(&name)?))
 }
 
 /// A table that cannot be read counts nothing: the entry is then counted twice rather than not at all.

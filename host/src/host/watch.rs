@@ -251,6 +251,7 @@ impl Observer for WorkerWatch {
             && counts.finished() == 0
             && counts.retries == 0
             && counts.circuits_opened == 0
+            && counts.gaps == 0
         {
             return;
         }
@@ -329,6 +330,7 @@ impl WorkerWatch {
             (Outcome::DeadLettered, dead),
             (Outcome::Discarded, counts.discarded),
             (Outcome::Filtered, counts.filtered),
+            (Outcome::Stale, counts.stale),
             (Outcome::Expired, counts.expired),
         ] {
             self.local.consumed(outcome, count);
@@ -343,6 +345,7 @@ impl WorkerWatch {
             self.local.idempotency(result, count);
         }
         self.local.retries += counts.retries;
+        self.local.sequence_gaps += counts.gaps;
         for (why, count) in &counts.replies_dropped {
             if let Some(label) = named::<ReplyDropped>(why.as_str()) {
                 self.local.reply_dropped(label, *count);
@@ -463,6 +466,7 @@ mod tests {
             Reason::AttemptsExhausted,
             Reason::RetryTimeExhausted,
             Reason::HostCrash,
+            Reason::StaleSequence,
             Reason::RejectedByOperator,
             Reason::Undecodable,
             Reason::ExpressionFailed,

@@ -17,6 +17,7 @@ use crate::pipeline::plan::Role;
 use crate::pipeline::reply;
 use crate::pipeline::returned::Returned;
 use crate::pipeline::run::{CALL_BYTES_MAX, Claimed, Clock, Entry, Halt, PutAside, Work, Worker};
+use crate::pipeline::sequence::Number;
 use crate::pipeline::traced::LastRead;
 use crate::pipeline::verdict::Reason;
 use crate::pipeline::window::Delivery;
@@ -33,11 +34,15 @@ const KEY_TOO_LONG: &str =
     "the idempotency key is longer than 65,534 bytes; use a shorter expression";
 
 /// What the stages before the call found.
-enum Stage {
+pub(super) enum Stage {
     Enter(Work, Option<Claimed>),
+    /// Its number comes too late.
+    Stale(Number, Work),
+    /// A number before its own is missing.
+    Gap(Number),
     /// Another delivery with the same idempotency key is in progress.
     Wait,
-    /// The table cannot be read now.
+    /// A table cannot be read now.
     Later(String),
 }
 
@@ -79,20 +84,24 @@ where
         }
         self.failed.clear();
         self.wake_claim_waiters();
+        self.give_up_gaps();
         let max = self.call_messages_max();
         let Some(max) = self.within_rate(max) else {
             return Ok(());
         };
         if self.probes {
             self.collect_probe()?;
-            self.spend_rate(max);
-            return Ok(());
+        } else {
+            if !self.lanes.is_empty() {
+                self.collect_due(max);
+            }
+            self.collect_fresh(max)?;
         }
-        if !self.lanes.is_empty() {
-            self.collect_due(max);
-        }
-        self.collect_fresh(max)?;
         self.spend_rate(max);
+        if self.entries.is_empty() {
+            // Lanes whose messages all turned out to wait elsewhere.
+            self.lanes.call_finished();
+        }
         Ok(())
     }
 
@@ -384,39 +393,51 @@ where
             return;
         };
         faults::point("received");
-        let stage = match &looked.unreadable {
-            None => match (self.stages(&delivery, &looked), rejected) {
+        let (stage, number) = match &looked.unreadable {
+            None => match (
+                self.stages(&delivery, &looked, rejected.is_some()),
+                rejected,
+            ) {
                 // After the claim, so that its duplicates find what became of it.
-                (Stage::Enter(Work::Call, claim), Some(note)) => {
-                    Stage::Enter(Work::Refuse(Reason::RejectedByOperator, note), claim)
+                ((Stage::Enter(Work::Call, claim), number), Some(note)) => {
+                    let refused = Work::Refuse(Reason::RejectedByOperator, note);
+                    (Stage::Enter(refused, claim), number)
                 }
-                (stage, _) => stage,
+                (found, _) => found,
             },
-            Some(why) => Stage::Enter(Work::Refuse(Reason::Undecodable, why.clone()), None),
+            Some(why) => {
+                let refused = Work::Refuse(Reason::Undecodable, why.clone());
+                (Stage::Enter(refused, None), None)
+            }
         };
         let (correlation, returned) = (looked.correlation, looked.returned);
-        match stage {
-            Stage::Enter(work, claim) => {
-                // The table answered.
-                self.blocked = None;
-                self.add(Entry {
-                    delivery,
-                    returned,
-                    work,
-                    correlation,
-                    claim,
-                });
-            }
+        let (work, claim, number) = match stage {
+            Stage::Enter(work, claim) => (work, claim, number),
+            Stage::Stale(number, work) => (work, None, Some(number)),
+            Stage::Gap(number) => return self.wait_for_number(number, delivery),
             Stage::Wait => {
                 self.counts.waited += 1;
-                self.hold(lane, delivery, Until::Claim);
+                return self.hold(lane, delivery, Until::Claim);
             }
             Stage::Later(why) => {
                 let due = self.now_ms() + AGAIN_MS;
-                self.blocked = Some(format!("the idempotency table cannot be read: {why}"));
-                self.hold(lane, delivery, Until::Time(due));
+                self.blocked = Some(format!("what was processed before cannot be read: {why}"));
+                return self.hold(lane, delivery, Until::Time(due));
             }
+        };
+        // The tables answered.
+        self.blocked = None;
+        if let Some(number) = number {
+            self.sequences.get_mut().call(number);
         }
+        self.add(Entry {
+            delivery,
+            returned,
+            work,
+            correlation,
+            claim,
+            number,
+        });
     }
 
     fn add(&mut self, mut entry: Entry) {
@@ -473,38 +494,49 @@ where
         Some(looked)
     }
 
-    /// Decode → idempotency, in the order of §2.1.
-    fn stages(&self, delivery: &Delivery, looked: &Looked<'_>) -> Stage {
+    /// Decode → idempotency, in the order of §2.1; with the message's sequence number.
+    fn stages(
+        &self,
+        delivery: &Delivery,
+        looked: &Looked<'_>,
+        is_rejected: bool,
+    ) -> (Stage, Option<Number>) {
         let message = &looked.message;
         let policy = self.plan.idempotency.as_ref();
         // A key that was found by a scan of the whole document is proof enough.
         let proved = policy.is_some_and(|policy| policy.key.proves_json());
         if !proved && let Some(refused) = self.undecodable(message) {
-            return Stage::Enter(refused, None);
+            return (Stage::Enter(refused, None), None);
         }
         if let Some(filter) = &self.plan.filter {
             match filter.holds(message, &mut self.key.borrow_mut()) {
                 Ok(true) => {}
-                Ok(false) => return Stage::Enter(Work::Filtered, None),
+                Ok(false) => return (Stage::Enter(Work::Filtered, None), None),
                 Err(error) => {
-                    return Stage::Enter(self.failed_filter(filter, message, &error), None);
+                    let work = self.failed_filter(filter, message, &error);
+                    return (Stage::Enter(work, None), None);
                 }
             }
         }
         if reply::is_expired(message, self.unix_ms) {
-            return Stage::Enter(Work::Expired, None);
+            return (Stage::Enter(Work::Expired, None), None);
         }
+        let number = match self.in_sequence(delivery, looked, is_rejected) {
+            Ok(number) => number,
+            Err(stage) => return (stage, None),
+        };
         let stage = match policy {
             Some(_) => self.deduplicate(delivery, looked, proved),
             None => Stage::Enter(Work::Call, None),
         };
-        match stage {
+        let stage = match stage {
             // After the claim: its dead letter must leave a record for its duplicates.
             Stage::Enter(Work::Call, claim) if self.is_spent(delivery) => {
                 Stage::Enter(self.spent(delivery), claim)
             }
             stage => stage,
-        }
+        };
+        (stage, number)
     }
 
     /// A payload that is not of its declared format is that, whatever reads it first.
@@ -524,7 +556,7 @@ where
         delivery.attempts >= self.plan.retry.max_attempts.get()
     }
 
-    fn undecodable(&self, message: &MessageRef<'_>) -> Option<Work> {
+    pub(super) fn undecodable(&self, message: &MessageRef<'_>) -> Option<Work> {
         if self.plan.format != Format::Json {
             return None;
         }

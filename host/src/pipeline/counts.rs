@@ -15,6 +15,10 @@ pub struct Counts {
     pub discarded: u64,
     /// Passed over by the pipeline's filter.
     pub filtered: u64,
+    /// Passed over because a later sequence number of their key was processed before.
+    pub stale: u64,
+    /// Messages that went on although sequence numbers before theirs are missing.
+    pub gaps: u64,
     /// Requests past their deadline.
     pub expired: u64,
     /// Answers that went nowhere, by why.
@@ -70,6 +74,7 @@ impl Counts {
             + self.replayed
             + self.discarded
             + self.filtered
+            + self.stale
             + self.expired
             + dead
     }

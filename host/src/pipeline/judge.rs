@@ -58,7 +58,14 @@ where
         };
         for entry in entries.drain(..) {
             let outcome = match (&entry.work, called) {
-                (Work::Duplicate(_) | Work::Filtered | Work::Expired | Work::Refuse(..), _) => None,
+                (
+                    Work::Duplicate(_)
+                    | Work::Filtered
+                    | Work::Expired
+                    | Work::Stale
+                    | Work::Refuse(..),
+                    _,
+                ) => None,
                 (Work::Call, Called::Faulted(fault)) => Some(Outcome::OverLimit(fault.clone())),
                 (Work::Call, _) => results.as_mut().and_then(Iterator::next),
             };
@@ -98,6 +105,12 @@ where
                     Work::Expired => self.counts.expired += 1,
                     _ => self.counts.filtered += 1,
                 }
+                self.conclude_letter(entry);
+                self.finish(entry);
+                Ok(())
+            }
+            (Work::Stale, _) => {
+                self.counts.stale += 1;
                 self.conclude_letter(entry);
                 self.finish(entry);
                 Ok(())
@@ -178,52 +191,6 @@ where
         }
         self.trace_consequences(tracing);
         Ok(())
-    }
-
-    /// The failure is one of those that a dependency causes which is down, and it is down (§5.5).
-    fn tells_an_outage(&mut self, entry: &Entry, report: &Report<'_>) -> bool {
-        let Some(circuit) = &self.circuit else {
-            return false;
-        };
-        match report {
-            Report::Success => {
-                if circuit.succeeded() {
-                    self.probes = false;
-                    tracing::info!(pipeline = %self.plan.pipeline, "the circuit is closed again");
-                }
-                return false;
-            }
-            Report::Retryable { .. } => {}
-            Report::Fault { kind, .. } if *kind == FaultKind::Timeout.as_str() => {}
-            _ => return false,
-        }
-        let now_ms = self.now_ms();
-        let key = self.circuit_key(entry);
-        let was_open = circuit.is_open();
-        if !was_open && entry.delivery.attempts > 0 {
-            // Retries come together: many keys that always fail in one call say nothing about the others.
-            return false;
-        }
-        let open = circuit.failed(key, now_ms, report.error());
-        if open {
-            self.probes = false;
-            if !was_open {
-                self.counts.circuits_opened += 1;
-                tracing::warn!(pipeline = %self.plan.pipeline, error = report.error(), "the circuit is open: a dependency seems to be down");
-            }
-        }
-        open
-    }
-
-    /// Messages without a key count each.
-    fn circuit_key(&self, entry: &Entry) -> u64 {
-        let delivery = &entry.delivery;
-        let partition = self.partitions.get(delivery.partition as usize);
-        let message = partition.and_then(|partition| partition.window.message(delivery));
-        match message.and_then(|message| message.key) {
-            Some(key) => xxhash_rust::xxh3::xxh3_64(key),
-            None => u64::from(delivery.partition) << 48 ^ delivery.offset,
-        }
     }
 
     fn first_failed_ms(&self, entry: &Entry) -> Option<i64> {
@@ -611,6 +578,7 @@ where
 
     fn finish(&mut self, entry: &Entry) {
         self.settlement.count_delivery();
+        self.finish_number(entry);
         if let Some(partition) = self.partitions.get_mut(entry.delivery.partition as usize) {
             if self.plan.delivery != Guarantee::AtMostOnce {
                 partition.offsets.finish(entry.delivery.offset);

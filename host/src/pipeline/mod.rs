@@ -11,6 +11,7 @@ mod judge;
 pub mod lane;
 pub mod letter_state;
 pub mod offsets;
+mod outage;
 pub mod output;
 pub mod overlay;
 pub mod plan;
@@ -19,6 +20,8 @@ mod reject;
 pub mod reply;
 pub mod returned;
 pub mod run;
+pub mod sequence;
+mod sequence_stage;
 mod settle;
 pub mod settlement;
 #[cfg(test)]

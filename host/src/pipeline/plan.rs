@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::valid::{
-    Delivery, Format, Idempotency, Isolation, OnLostOffset, Ordering, Retry, Window,
+    Delivery, Format, Idempotency, Isolation, OnLostOffset, Ordering, Retry, Sequence, Window,
 };
 use crate::expression::{Condition, Expression};
 use crate::pipeline::output::HeaderRule;
@@ -23,6 +23,7 @@ pub struct Plan {
     pub retry: Retry,
     pub idempotency: Option<Idempotency>,
     pub filter: Option<Condition>,
+    pub sequence: Option<Sequence>,
     pub format: Format,
     pub on_lost_offset: OnLostOffset,
     pub window: Window,

@@ -17,17 +17,12 @@ where
 {
     /// Messages that an operator gives up: those that wait in a lane become due.
     pub(super) fn take_rejects(&mut self) {
-        let place = |reject: &Reject| {
-            self.partitions.iter().position(|partition| {
-                let topic = self.plan.topics.get(usize::from(partition.topic));
-                partition.number == reject.partition
-                    && topic.is_some_and(|topic| topic.name == reject.topic)
-            })
-        };
-        for reject in self.control.take_rejects(|reject| place(reject).is_some()) {
-            let Some(index) = place(&reject) else {
+        let is_own = |reject: &Reject| self.place_of(reject).is_some();
+        for reject in self.control.take_rejects(is_own) {
+            let Some(index) = self.place_of(&reject) else {
                 continue;
             };
+            self.unpark(index, reject.offset);
             let mut waiting = self.lanes.iter();
             let held = waiting.find(|(_, delivery)| {
                 delivery.partition as usize == index && delivery.offset == reject.offset
@@ -49,6 +44,14 @@ where
                 tracing::debug!("nobody waits for the answer to a reject any more");
             }
         }
+    }
+
+    fn place_of(&self, reject: &Reject) -> Option<usize> {
+        self.partitions.iter().position(|partition| {
+            let topic = self.plan.topics.get(usize::from(partition.topic));
+            partition.number == reject.partition
+                && topic.is_some_and(|topic| topic.name == reject.topic)
+        })
     }
 
     /// The note of the operator who gave this one up.

@@ -27,6 +27,7 @@ use crate::pipeline::overlay::Overlay;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::rate::Rate;
 use crate::pipeline::returned::Returned;
+use crate::pipeline::sequence::{Number, Numbers, Sequences};
 use crate::pipeline::settlement::{Mark, Settlement};
 use crate::pipeline::trace::Told;
 use crate::pipeline::traced::LastRead;
@@ -186,6 +187,8 @@ pub(super) struct Entry {
     pub work: Work,
     pub correlation: Correlation,
     pub claim: Option<Claimed>,
+    /// Of its key, when the pipeline has sequence numbers.
+    pub number: Option<Number>,
 }
 
 /// An idempotency claim held for a delivery.
@@ -202,6 +205,8 @@ pub(super) enum Work {
     Duplicate(Completion),
     /// The pipeline's filter passes it over.
     Filtered,
+    /// A later number of its key was processed before.
+    Stale,
     /// Its deadline has passed (§8.2).
     Expired,
     /// It goes to the dead letters without a call.
@@ -243,6 +248,8 @@ pub struct Worker<C: Connector, H, K, O> {
     pub(super) partitions: Vec<Partition<C::Messages>>,
     pub(super) lanes: Lanes<Delivery>,
     pub(super) claims_seen: u64,
+    pub(super) sequences: RefCell<Sequences<Delivery>>,
+    pub(super) numbers: Option<Box<dyn Numbers>>,
     pub(super) epoch: u64,
     /// Tells its group's traces from those of others.
     pub(super) reader: u64,
@@ -255,7 +262,8 @@ pub struct Worker<C: Connector, H, K, O> {
     pub(super) closings: u64,
     /// The current call is a probe of the circuit.
     pub(super) probes: bool,
-    /// The last probe was of a message that had not been tried before.
+    /// The last probe was of a message that had not been tried before; the next is of one that waits. Those
+    /// may all fail for a reason of their own.
     pub(super) probes_fresh: bool,
     pub(super) rate: Option<Arc<Rate>>,
     /// When the rate limit lets something through again.
@@ -304,6 +312,8 @@ pub struct Parts<C, H, K, O> {
     pub observer: O,
     pub claims: Option<Arc<Claims>>,
     pub table: Option<Box<dyn Table>>,
+    /// With sequence numbers: those that are durable.
+    pub numbers: Option<Box<dyn Numbers>>,
     /// With state: what the handler's view reads before the store.
     pub overlay: Option<Arc<Overlay>>,
     /// Of the group's idempotency table: keys of another one are not known (§7.7).
@@ -367,6 +377,8 @@ where
             partitions,
             lanes: Lanes::default(),
             claims_seen: 0,
+            sequences: RefCell::default(),
+            numbers: parts.numbers,
             epoch: parts.epoch,
             closings: parts
                 .circuit

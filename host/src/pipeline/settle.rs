@@ -118,6 +118,7 @@ where
         if let Some(overlay) = &self.overlay {
             overlay.prune(settled);
         }
+        self.sequences.get_mut().prune(settled);
         while self
             .in_flight
             .front()
@@ -293,6 +294,7 @@ where
             .lanes
             .iter()
             .map(|(_, delivery)| *delivery)
+            .chain(self.sequences.borrow().iter().copied())
             .filter(|delivery| delivery.partition as usize == index)
             .min();
         let oldest_message = oldest.and_then(|delivery| partition.window.message(&delivery));
@@ -315,11 +317,21 @@ where
         let partition = self.partitions.get(index)?;
         let looked = self.look(delivery)?;
         let attempt = partition.offsets.attempt(delivery.offset);
-        let until = self.lanes.until(self.lane(delivery));
+        let mut error = attempt.map(|attempt| attempt.error.clone());
+        let id = (delivery.partition, delivery.offset);
+        let missing = self.sequences.borrow().waits(id);
+        let until = match missing {
+            Some((number, last, end_ms)) => {
+                let missing = last.saturating_add(1);
+                error = Some(format!("number {number} came and {missing} is missing"));
+                Some(Until::Time(end_ms))
+            }
+            None => self.lanes.until(self.lane(delivery)),
+        };
         let (waits_for, next_try_ms) = match until {
             Some(Until::Claim) => (WaitsFor::Claim, None),
             Some(Until::Time(due)) => (
-                WaitsFor::Retry,
+                missing.map_or(WaitsFor::Retry, |_| WaitsFor::Sequence),
                 Some(self.clock.unix_ms() + (due - self.now_ms())),
             ),
             Some(Until::Ack) => (WaitsFor::Settlement, None),
@@ -334,7 +346,7 @@ where
             waits_for,
             attempts: delivery.attempts,
             max_attempts: self.plan.retry.max_attempts.get(),
-            error: attempt.map(|attempt| attempt.error.clone()),
+            error,
             next_try_ms,
         })
     }

@@ -4,6 +4,7 @@
 
 use crate::message::MessageRef;
 use crate::pipeline::letter_state;
+use crate::pipeline::sequence::SequenceKey;
 
 /// Index of an output or dead letter topic in the pipeline's list of targets.
 pub type Target = u16;
@@ -43,6 +44,13 @@ pub struct StateWrite {
     pub value: Option<Vec<u8>>,
 }
 
+/// The sequence number of a key that was processed last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SequenceWrite {
+    pub key: SequenceKey,
+    pub last: i64,
+}
+
 /// What became of a dead letter that was sent back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LetterWrite {
@@ -61,8 +69,9 @@ pub struct Settlement {
     pub completions: Vec<CompletionWrite>,
     pub state: Vec<StateWrite>,
     pub letters: Vec<LetterWrite>,
+    pub numbers: Vec<SequenceWrite>,
     deliveries: u32,
-    /// Bytes of state writes and completions.
+    /// Bytes of state writes, completions and sequence numbers.
     table_bytes: usize,
 }
 
@@ -130,6 +139,17 @@ impl Settlement {
         self.completions.push(write);
     }
 
+    pub fn write_number(&mut self, write: SequenceWrite) {
+        // Of one key the last one counts.
+        match self.numbers.last_mut() {
+            Some(last) if last.key == write.key => *last = write,
+            _ => {
+                self.table_bytes += size_of::<SequenceWrite>();
+                self.numbers.push(write);
+            }
+        }
+    }
+
     /// One delivery more is finished by this settlement.
     pub fn count_delivery(&mut self) {
         self.deliveries += 1;
@@ -172,6 +192,7 @@ impl Settlement {
             && self.completions.is_empty()
             && self.state.is_empty()
             && self.letters.is_empty()
+            && self.numbers.is_empty()
             && self.deliveries == 0
     }
 
@@ -198,6 +219,7 @@ impl Settlement {
         self.completions.clear();
         self.state.clear();
         self.letters.clear();
+        self.numbers.clear();
         self.deliveries = 0;
         self.table_bytes = 0;
     }

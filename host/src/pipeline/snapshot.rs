@@ -263,6 +263,8 @@ pub enum WaitsFor {
     Retry,
     /// Another delivery with the same idempotency key.
     Claim,
+    /// A sequence number before its own.
+    Sequence,
     /// Its settlement is not durable yet.
     Settlement,
     /// The call runs.

@@ -64,9 +64,11 @@ where
         let now_ns = clock.monotonic_ns();
         let (begun_ns, ended_ns) = match entry.work {
             Work::Call => *called_ns,
-            Work::Duplicate(_) | Work::Filtered | Work::Expired | Work::Refuse(..) => {
-                (now_ns, now_ns)
-            }
+            Work::Duplicate(_)
+            | Work::Filtered
+            | Work::Expired
+            | Work::Stale
+            | Work::Refuse(..) => (now_ns, now_ns),
         };
         let origin = Origin {
             topic: &topic.name,

@@ -61,6 +61,8 @@ pub enum Reason {
     NoIdempotencyKey,
     /// Another message with the same idempotency key had other content.
     IdempotencyConflict,
+    /// A later sequence number of its key was processed before (§4.5).
+    StaleSequence,
     /// An operator gave it up by hand.
     RejectedByOperator,
     /// The handler named an output that the pipeline does not have.
@@ -206,6 +208,7 @@ impl Reason {
             Self::ExpressionFailed => "expression_failed",
             Self::NoIdempotencyKey => "no_idempotency_key",
             Self::IdempotencyConflict => "idempotency_conflict",
+            Self::StaleSequence => "stale_sequence",
             Self::RejectedByOperator => "rejected_by_operator",
             Self::UnknownOutput => "unknown_output",
             Self::OutputTooLarge => "output_too_large",

@@ -22,6 +22,7 @@ pub struct LocalCounts {
     faults: Vec<u64>,
     pub retries: u64,
     pub circuits_opened: u64,
+    pub sequence_gaps: u64,
     dead_letters: Vec<u64>,
     idempotency: Vec<u64>,
     publish_duration: LocalHistogram,
@@ -41,6 +42,7 @@ impl LocalCounts {
             faults: vec![0; FaultReason::ALL.len()],
             retries: 0,
             circuits_opened: 0,
+            sequence_gaps: 0,
             dead_letters: vec![0; DeadLetterReason::ALL.len()],
             idempotency: vec![0; IdempotencyResult::ALL.len()],
             publish_duration: shared.publish_duration.local(),
@@ -111,6 +113,10 @@ impl LocalCounts {
         if self.circuits_opened > 0 {
             let opened = std::mem::take(&mut self.circuits_opened);
             shared.circuits_opened.inc_by(opened);
+        }
+        if self.sequence_gaps > 0 {
+            let gaps = std::mem::take(&mut self.sequence_gaps);
+            shared.sequence_gaps.inc_by(gaps);
         }
         if self.retries > 0 {
             shared.retries.inc_by(std::mem::take(&mut self.retries));

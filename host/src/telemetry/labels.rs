@@ -46,6 +46,8 @@ labels! {
         /// at_most_once: it failed and is gone.
         Discarded = "discarded",
         Filtered = "filtered",
+        /// A later sequence number of its key was processed before.
+        Stale = "stale",
         Expired = "expired",
     }
 }
@@ -108,6 +110,7 @@ labels! {
         FaultInstantiation = "fault_instantiation",
         Fault = "fault",
         HostCrash = "host_crash",
+        StaleSequence = "stale_sequence",
         RejectedByOperator = "rejected_by_operator",
         Undecodable = "undecodable",
         ExpressionFailed = "expression_failed",

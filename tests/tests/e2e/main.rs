@@ -24,6 +24,7 @@ mod poison;
 mod readme;
 mod request;
 mod sandbox;
+mod sequence;
 mod state;
 mod storm;
 mod tracing;

@@ -129,6 +129,31 @@ fn a_key_that_always_fails_among_others_that_succeed_opens_nothing() {
     assert_eq!(site.read("in.g.dlq").len(), 21);
 }
 
+/// Their first attempts have successes between them; their retries come due together and have none.
+#[test]
+fn many_keys_that_always_fail_among_others_that_succeed_open_nothing() {
+    let site = Site::new(&probe_pipeline(&format!(
+        "    circuit: {{ distinct_keys: 5, window: 10s, probe_interval: 10s }}\n    retry: {{ max_attempts: 3, backoff: {{ initial_interval: 20ms, max_interval: 20ms }} }}\n{}",
+        probe("")
+    )));
+    let dead = || Expected::dead("attempts_exhausted", 3);
+    let inputs: Vec<Input> = (0..30)
+        .flat_map(|n| {
+            let (bad, good) = (format!("b{n}"), format!("g{n}"));
+            [
+                Input::planned(&bad, &bad, "always_fail", 0, dead()),
+                Input::ok(&good, &good),
+            ]
+        })
+        .collect();
+    site.publish("in", 1, &inputs);
+    let mut process = site.start();
+    process.await_drained();
+    assert_eq!(process.metric("wasmill_circuit_opened_total", &[]), 0.0);
+    process.stop();
+    assert_eq!(site.read("in.g.dlq").len(), 30);
+}
+
 #[test]
 fn a_rate_limit_lets_a_burst_through_and_then_so_many_a_second() {
     let site = Site::new(&probe_pipeline(&format!(

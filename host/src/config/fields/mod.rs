@@ -12,7 +12,7 @@ use super::shape::{Block, Field, Kind, Later, Need};
 use alerts::ALERTS;
 use handler::HANDLER;
 use host::CONNECTION;
-use policy::{CIRCUIT, IDEMPOTENCY, ORDERING, RATE_LIMIT, RETRY};
+use policy::{CIRCUIT, IDEMPOTENCY, ORDERING, RATE_LIMIT, RETRY, SEQUENCE};
 use stream::{DEAD_LETTER, OUTPUT, REPLY, SOURCE};
 use words::{CONNECTION_NAME, OUTPUT_NAME, OUTPUTS_MAX, PIPELINE_NAME, choice};
 
@@ -125,6 +125,12 @@ pub(super) static PIPELINE: Block = Block {
             doc: "A message of which it is false is finished without a call and counted; one on which it fails is dead-lettered as `expression_failed`. Comparisons (`==`, `!=`) of plain paths, headers or the key with text, integers and truth values, joined by `&&`, `||`, `!`, cost a scan of the payload; anything else a parse.",
         },
         Field {
+            name: "sequence",
+            kind: Kind::Block(&SEQUENCE),
+            need: Need::Optional("messages of a key run in the order of the log"),
+            doc: "Sequence numbers.",
+        },
+        Field {
             name: "circuit",
             kind: Kind::Either {
                 single: &Kind::Bool,
@@ -177,16 +183,10 @@ pub(super) static PIPELINE: Block = Block {
     later: PIPELINE_LATER,
 };
 
-const PIPELINE_LATER: &[Later] = &[
-    Later {
-        name: "sequence",
-        what: "sequence numbers",
-    },
-    Later {
-        name: "steps",
-        what: "pipelines of several handlers; chain them through topics",
-    },
-];
+const PIPELINE_LATER: &[Later] = &[Later {
+    name: "steps",
+    what: "pipelines of several handlers; chain them through topics",
+}];
 
 /// Every block below the root in the order of the reference; `true` for its form inside `defaults`.
 pub(super) fn tables() -> Vec<(&'static Block, bool)> {

@@ -156,6 +156,35 @@ pub(super) static CIRCUIT: Block = Block {
     later: &[],
 };
 
+pub(super) static SEQUENCE: Block = Block {
+    name: "sequence",
+    doc: "Puts the messages of an ordering key in the order of a number that their producer gave them (§4.5): each number is processed after the one before it and at most once. It needs `ordering: { by: key }` and inline retries.",
+    fields: &[
+        Field {
+            name: "number",
+            kind: Kind::Expression,
+            need: Need::Required,
+            doc: "An integer that grows by one from one message of a key to the next. The first one seen of a key is accepted as it is. Of a header: `int(message.header(\"n\"))`.",
+        },
+        Field {
+            name: "stale",
+            kind: Kind::Choice(&[
+                choice("skip", "finish it without a call, counted"),
+                choice("dead_letter", "dead-letter it as `stale_sequence`"),
+            ]),
+            need: Need::Default("skip"),
+            doc: "What to do with a number that is not above the last one of its key.",
+        },
+        Field {
+            name: "gap_timeout",
+            kind: Kind::Duration { min: MS, max: HOUR },
+            need: Need::Default("30s"),
+            doc: "How long a message waits for a number that is missing before its own. Then the key goes on without it, with a warning and a count; numbers of messages that `filter` passes over, or whose deadline has passed, are missing too.",
+        },
+    ],
+    later: &[],
+};
+
 pub(super) static RATE_LIMIT: Block = Block {
     name: "rate_limit",
     doc: "At most so many messages are called in each interval; what was saved up is at most those of one interval.",

@@ -11,6 +11,8 @@ const SWEEP_ENTRIES: usize = 1_000;
 const SWEEP_BYTES: usize = 1 << 20;
 /// What the names of state namespaces begin with. Names of consumer groups have no slash.
 pub const NAMESPACE: &str = "wasmill.state/";
+/// The same for those of sequence numbers, which end with the epoch of the idempotency table.
+pub const NUMBERS: &str = "wasmill.sequence/";
 const STATE_NAME_DEFAULT: &str = "default";
 
 /// Of one consumer group; both 0 until a seek says otherwise.
@@ -57,8 +59,23 @@ pub fn state_namespace(group: &str, grant: &StateGrant, epoch: Epoch) -> Option<
     })
 }
 
+/// The name under which sequence numbers are kept.
+pub fn numbers_namespace(group: &str, epoch: Epoch) -> String {
+    format!("{NUMBERS}{group}/{}", epoch.completions)
+}
+
+/// Whether a name is one of a namespace and not of a consumer group.
+pub fn is_namespace(name: &str) -> bool {
+    name.starts_with(NAMESPACE) || name.starts_with(NUMBERS)
+}
+
 /// Whether a namespace is of an epoch of its group that is over; the group's own is when any was reset.
 fn is_over(log: &Log, name: &str) -> Result<bool, Error> {
+    if let Some(rest) = name.strip_prefix(NUMBERS) {
+        let (group, number) = rest.rsplit_once('/').unwrap_or_default();
+        let number = number.parse::<u64>().unwrap_or(u64::MAX);
+        return Ok(read(log, group)?.completions > number);
+    }
     let Some(rest) = name.strip_prefix(NAMESPACE) else {
         return Ok(read(log, name)?.state > 0);
     };
@@ -131,6 +148,38 @@ mod tests {
             assert!(one.is_some());
             assert_eq!(all.iter().position(|other| other == one), Some(i));
         }
+    }
+
+    #[test]
+    fn sequence_numbers_of_an_epoch_that_is_over_are_deleted() {
+        use super::super::{Options, TopicSpec};
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path(), Options::default()).unwrap();
+        let topic = log
+            .create_topic(&TopicSpec::new("t", std::num::NonZeroU32::MIN))
+            .unwrap();
+        let partition = topic.partitions[0];
+        let now = Epoch {
+            completions: 1,
+            state: 0,
+        };
+        let names = [Epoch::default(), now].map(|epoch| numbers_namespace("g", epoch));
+        assert!(names.iter().all(|name| is_namespace(name)) && !is_namespace("g"));
+        let [old, new] = names.map(|name| log.group(&name).unwrap());
+        let entry = |group| Write::State {
+            group,
+            partition,
+            key: vec![7; 16],
+            value: Some(vec![1; 9]),
+        };
+        log.commit(Commit {
+            writes: vec![entry(old), entry(new), write("g", now)],
+            ..Commit::default()
+        })
+        .unwrap();
+        assert!(sweep(&log).unwrap() && !sweep(&log).unwrap());
+        assert_eq!(log.state_bytes(old).unwrap(), 0);
+        assert!(log.state_bytes(new).unwrap() > 0);
     }
 
     #[test]

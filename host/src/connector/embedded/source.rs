@@ -14,6 +14,7 @@ use super::{
 use crate::connector::{Connector, Messages, Next, ReadError, SettleError, Ticket};
 use crate::message::MessageRef;
 use crate::pipeline::letter_state;
+use crate::pipeline::sequence;
 use crate::pipeline::settlement::{Settlement, Target};
 
 /// A chunk is closed at this size and another begun; far below what the log accepts.
@@ -26,6 +27,8 @@ pub struct Groups {
     pub progress: GroupId,
     /// The handler's state.
     pub state: GroupId,
+    /// Sequence numbers.
+    pub numbers: GroupId,
 }
 
 /// Made on the worker's own thread, which it wakes.
@@ -154,6 +157,15 @@ impl Source {
                 partition,
                 key: write.key.into_bytes(),
                 value: write.value,
+            });
+        }
+        for write in settlement.numbers.drain(..) {
+            let partition = self.partition(write.key.partition as usize)?;
+            commit.writes.push(Write::State {
+                group: self.groups.numbers,
+                partition,
+                key: write.key.hash.to_be_bytes().to_vec(),
+                value: Some(sequence::encode(write.last)),
             });
         }
         for write in settlement.letters.drain(..) {

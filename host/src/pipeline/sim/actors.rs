@@ -12,6 +12,7 @@ use crate::pipeline::counts::{Counts, Observer};
 use crate::pipeline::handler::Handler;
 use crate::pipeline::overlay::Overlay;
 use crate::pipeline::run::Clock;
+use crate::pipeline::sequence::{Numbers, SequenceKey};
 use crate::pipeline::settlement::{Settlement, Target};
 use crate::pipeline::snapshot::PartitionSnapshot;
 use crate::pipeline::trace::{Attempt, Origin, Sampling, SpanRef, Times, Told};
@@ -160,6 +161,23 @@ impl Table for Completions {
     }
 }
 
+pub(super) struct LastNumbers {
+    pub(super) world: Shared,
+    pub(super) owned: Vec<usize>,
+}
+
+impl Numbers for LastNumbers {
+    fn last(&self, key: SequenceKey) -> Result<Option<i64>, String> {
+        let mut world = lock(&self.world);
+        world.step();
+        if world.fails() {
+            return Err("the disk is slow".to_owned());
+        }
+        let place = (self.owned[key.partition as usize], key.hash);
+        Ok(world.durable.numbers.get(&place).copied())
+    }
+}
+
 pub(super) struct VirtualClock {
     pub(super) world: Shared,
     pub(super) dice: Dice,
@@ -203,6 +221,7 @@ impl Observer for Watcher {
     fn calling(&mut self, _messages: usize) {}
 
     fn counted(&mut self, counts: &mut Counts) {
+        lock(&self.world).gaps += counts.gaps;
         counts.clear();
     }
 

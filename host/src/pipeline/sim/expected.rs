@@ -88,6 +88,8 @@ pub(super) fn expect_letter(
     }
     let is_allowed = match letter.reason.as_str() {
         "idempotency_conflict" => plan.idempotency.is_some() && (letter.attempts < max || died),
+        // That it came too late is the ledger's to say.
+        "stale_sequence" => input.number.is_some() && letter.attempts == 0,
         "retry_time_exhausted" => plan.retry.max_elapsed.is_some() && letter.attempts >= 1,
         "host_crash" => died && letter.attempts == max,
         // A kill took the attempts that would have brought it further.

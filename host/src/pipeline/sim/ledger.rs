@@ -46,6 +46,8 @@ pub(super) struct Ledger {
     /// Failures that no longer stand, by redrives in the settlement that is looked at.
     superseded: BTreeMap<String, Origin>,
     sets: BTreeMap<Id, Set>,
+    /// By partition and key, the number that took effect last.
+    pub(super) numbers: BTreeMap<(usize, Vec<u8>), i64>,
     /// Attempt and call in which the handler said that a message succeeded.
     successes: BTreeMap<Id, BTreeSet<(u32, u64)>>,
     /// Under `at_most_once`: finished, and nothing came of it yet.
@@ -65,12 +67,12 @@ pub(super) struct Effects {
 
 /// What one settlement holds.
 #[derive(Debug, Default)]
-struct Contents {
+pub(super) struct Contents {
     sets: Vec<Set>,
-    letters: BTreeMap<Id, Letter>,
+    pub(super) letters: BTreeMap<Id, Letter>,
     /// Of own outputs and letters, in the order in which they were published.
-    order: Vec<Id>,
-    finished: Vec<Id>,
+    pub(super) order: Vec<Id>,
+    pub(super) finished: Vec<Id>,
     put_aside: Vec<(usize, Kept)>,
 }
 
@@ -101,7 +103,11 @@ impl Ledger {
             return Ok(Effects::default());
         }
         check_attempts(scenario, durable, commit)?;
-        self.check_lanes(scenario, durable, &contents)?;
+        if scenario.plan.sequence.is_some() {
+            self.check_numbers(scenario, commit, &contents)?;
+        } else {
+            self.check_lanes(scenario, durable, &contents)?;
+        }
         let ends = self.judge(scenario, durable, &contents)?;
         scenario.check_over(durable, ends.keys(), &commit.letters)?;
         for (id, ended) in &ends {
@@ -218,6 +224,10 @@ impl Ledger {
             let is_tied = letter.is_some_and(Letter::is_of_the_key);
             match key_of(scenario, input) {
                 None if letter.is_some() => drop(ends.insert(*id, Ended::Letter)),
+                // Then `check_numbers` says that its number was passed over.
+                None if input.number.is_some() && !is_own => {
+                    ends.insert(*id, Ended::Duplicate);
+                }
                 None => self.succeeded(input, &mut ends, &mut copies)?,
                 Some(key) if is_tied => {
                     self.originates(durable, key, input, Status::Failed)?;

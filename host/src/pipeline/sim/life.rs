@@ -9,8 +9,9 @@ use crate::idempotency::claims::Claims;
 use crate::pipeline::offsets::SPAN_MAX;
 use crate::pipeline::overlay::Overlay;
 use crate::pipeline::run::{Assignment, Control, Halt, Parts, Worker};
+use crate::pipeline::sequence::Numbers;
 
-use super::actors::{Broker, Completions, Guest, VirtualClock, Watcher};
+use super::actors::{Broker, Completions, Guest, LastNumbers, VirtualClock, Watcher};
 use super::dice::Dice;
 use super::ledger::Ended;
 use super::scenario::Scenario;
@@ -39,6 +40,8 @@ pub(super) struct Report {
     /// So often a message was put aside, and a dead letter sent again.
     pub(super) put_aside: usize,
     pub(super) redriven: usize,
+    /// Messages that went on although numbers before theirs were missing.
+    pub(super) gaps: u64,
 }
 
 /// `returns`: messages come back, by deferred retries and redrives.
@@ -223,6 +226,12 @@ impl Host {
             epoch: 0,
             circuit: None,
             rate: None,
+            numbers: plan.sequence.as_ref().map(|_| {
+                Box::new(LastNumbers {
+                    world: Arc::clone(world),
+                    owned: owned.clone(),
+                }) as Box<dyn Numbers>
+            }),
             plan: Arc::clone(plan),
             control: Arc::clone(control),
             index: worker as u16,
@@ -293,6 +302,7 @@ impl Host {
             suspect_lives: self.suspect_lives,
             put_aside: world.put_aside,
             redriven: world.redriven,
+            gaps: world.gaps,
             violation: world.violation.take(),
             shown: world.shown.take().unwrap_or_default(),
         }

@@ -8,6 +8,7 @@ mod dice;
 mod expected;
 mod ledger;
 mod life;
+mod numbers;
 mod scenario;
 mod world;
 
@@ -130,6 +131,29 @@ fn what_comes_back_takes_effect_once_and_is_never_early_1() {
 #[test]
 fn what_comes_back_takes_effect_once_and_is_never_early_2() {
     check_returning_seeds(1);
+}
+
+/// §4.5: numbers of a key only rise, also over kills; those that do not are passed over.
+#[test]
+fn whatever_goes_wrong_the_numbers_of_a_key_only_rise() {
+    let seeds = asked("WASMILL_SIM_SEEDS").unwrap_or(SEEDS);
+    let (mut inputs, mut succeeded, mut passed_over, mut gaps) = (0, 0, 0, 0);
+    let mut wrong = Vec::new();
+    for seed in (scenario::SEQUENCED..).take(usize::try_from(seeds).unwrap()) {
+        let report = run(seed, false, false);
+        wrong.extend(report.violation.clone().map(|what| (seed, what)));
+        inputs += report.inputs;
+        succeeded += report.succeeded;
+        passed_over += report.duplicates;
+        gaps += report.gaps;
+    }
+    none(&wrong, false);
+    assert!(succeeded * 2 >= inputs, "{succeeded} of {inputs} succeeded");
+    assert!(
+        passed_over * 100 >= inputs,
+        "{passed_over} of {inputs} passed over"
+    );
+    assert!(gaps >= seeds / 10, "{gaps} gaps given up");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::config::valid::{
     Backoff, By, Delivery, Format, Idempotency, IfMissing, Isolation, NullKey, OnDeadLetter,
-    OnDuplicate, OnLostOffset, Ordering, Retry, Window,
+    OnDuplicate, OnLostOffset, Ordering, Retry, Sequence, Stale, Window,
 };
 use crate::expression::Expression;
 use crate::message::{HeadersBuf, MessageRef};
@@ -26,6 +26,9 @@ pub(super) const RECORD_BYTES_MAX: usize = 4096;
 /// Outputs of one message.
 pub(super) const OUTPUTS_MAX: u32 = 4;
 pub(super) const STEP_NS: u64 = 1_000_000;
+
+/// Seeds from here on have sequence numbers (§4.5); the others mean what they meant before there were any.
+pub(super) const SEQUENCED: u64 = 1 << 32;
 
 /// Partition and offset.
 pub(super) type Id = (usize, u64);
@@ -77,6 +80,8 @@ pub(super) struct Input {
     pub(super) key: Option<Vec<u8>>,
     pub(super) payload: Vec<u8>,
     pub(super) headers: HeadersBuf,
+    /// Of its key; with sequence numbers, unless the key is absent.
+    pub(super) number: Option<i64>,
     /// The text of its idempotency key.
     pub(super) idempotency_key: Option<String>,
     pub(super) is_decodable: bool,
@@ -137,10 +142,18 @@ impl Scenario {
         } else {
             0
         };
+        if seed >= SEQUENCED {
+            sequenced(&mut plan, &mut dice);
+        }
         let count = dice.between(1, 3) as usize;
-        let partitions = (0..count)
+        let mut partitions: Vec<Vec<Arc<Written>>> = (0..count)
             .map(|partition| partition_of(partition, &plan, is_calm, &mut dice))
             .collect();
+        if plan.sequence.is_some() {
+            for partition in &mut partitions {
+                number(partition, &mut dice);
+            }
+        }
         let at_most_once = plan.delivery == Delivery::AtMostOnce;
         Self {
             seed,
@@ -242,6 +255,7 @@ fn plan(dice: &mut Dice, is_calm: bool) -> Plan {
         },
         has_state: dice.percent(40),
         filter: None,
+        sequence: None,
         reply: crate::pipeline::reply::ReplyRule(Vec::new()),
         topics: vec![SourceTopic {
             role: crate::pipeline::plan::Role::Source,
@@ -266,6 +280,56 @@ fn plan(dice: &mut Dice, is_calm: bool) -> Plan {
         plan.batch_max = 1;
     }
     plan
+}
+
+/// Makes a plan one with sequence numbers.
+fn sequenced(plan: &mut Plan, dice: &mut Dice) {
+    static NUMBER: OnceLock<Expression> = OnceLock::new();
+    let number =
+        NUMBER.get_or_init(|| Expression::parse(r#"int(message.header("number"))"#).unwrap());
+    plan.delivery = dice.pick(&[Delivery::AtLeastOnce, Delivery::ExactlyOnce]);
+    plan.ordering.by = By::Key;
+    plan.ordering.null_key = NullKey::None;
+    // What is finished without a trace is then a number that was passed over.
+    plan.idempotency = None;
+    plan.sequence = Some(Sequence {
+        number: number.clone(),
+        stale: dice.pick(&[Stale::Skip, Stale::DeadLetter]),
+        gap_timeout: Duration::from_millis(dice.pick(&[20, 80, 400])),
+    });
+}
+
+/// Gives the messages of each key numbers that mostly follow each other: some change places, some are
+/// missing, some come twice.
+fn number(partition: &mut [Arc<Written>], dice: &mut Dice) {
+    let mut next: std::collections::BTreeMap<Vec<u8>, i64> = std::collections::BTreeMap::new();
+    let mut inputs: Vec<&mut Input> = partition
+        .iter_mut()
+        .flat_map(|written| &mut Arc::get_mut(written).unwrap().inputs)
+        .collect();
+    for input in &mut inputs {
+        input.fate.outputs = input.fate.outputs.max(1);
+        let Some(key) = input.key.clone() else {
+            continue;
+        };
+        let number = next.entry(key).or_insert(1);
+        *number += dice.pick(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 1, -1, 2]);
+        input.number = Some(*number);
+        *number += 1;
+    }
+    for at in 1..inputs.len() {
+        let (before, from) = inputs.split_at_mut(at);
+        let (before, this) = (before.last_mut().unwrap(), from.first_mut().unwrap());
+        if before.key == this.key && dice.percent(40) {
+            std::mem::swap(&mut before.number, &mut this.number);
+        }
+    }
+    for input in inputs {
+        if let Some(number) = input.number {
+            let text = number.to_string();
+            assert!(input.headers.push("number", Some(text.as_bytes())));
+        }
+    }
 }
 
 fn idempotency(dice: &mut Dice) -> Idempotency {
@@ -334,6 +398,7 @@ fn input(id: Id, plan: &Plan, is_calm: bool, keys: u64, requests: u64, dice: &mu
         key,
         payload: payload.into_bytes(),
         headers,
+        number: None,
         idempotency_key,
         is_decodable,
         fate: fate(plan.has_state, is_calm, dice),

@@ -41,6 +41,7 @@ pub(super) struct Commit {
     pub(super) completions: Vec<CompletionWrite>,
     pub(super) state: Vec<(usize, String, Option<Vec<u8>>)>,
     pub(super) letters: Vec<LetterWrite>,
+    pub(super) numbers: Vec<((usize, u128), i64)>,
 }
 
 /// What survives a kill.
@@ -49,6 +50,7 @@ pub(super) struct Durable {
     pub(super) progress: BTreeMap<usize, Progress>,
     pub(super) completions: BTreeMap<u128, Vec<u8>>,
     pub(super) state: BTreeMap<(usize, String), Vec<u8>>,
+    pub(super) numbers: BTreeMap<(usize, u128), i64>,
     /// As `host/lifetime.rs` counts them.
     pub(super) unclean: u32,
     /// What came back, by partition.
@@ -123,6 +125,8 @@ pub(super) struct World {
     /// Messages during whose attempt the host died while that attempt was durable.
     pub(super) died_during: BTreeSet<Id>,
     pub(super) calls: u64,
+    /// Messages that went on although numbers before theirs were missing.
+    pub(super) gaps: u64,
     /// Messages whose last call failed and is to be tried again, of this life.
     pub(super) failing: BTreeSet<Id>,
     steps: u64,
@@ -167,6 +171,7 @@ impl World {
             suspect_until: BTreeMap::new(),
             died_during: BTreeSet::new(),
             calls: 0,
+            gaps: 0,
             failing: BTreeSet::new(),
             steps: 0,
             trace: 0,
@@ -294,6 +299,11 @@ impl World {
                 })
                 .collect(),
             letters: from.letters.clone(),
+            numbers: from
+                .numbers
+                .iter()
+                .map(|write| ((place(write.key.partition), write.key.hash), write.last))
+                .collect(),
         };
         from.clear();
         self.queue.push_back(commit);
@@ -349,6 +359,7 @@ impl World {
                 None => self.durable.state.remove(&(partition, key)),
             };
         }
+        self.durable.numbers.extend(commit.numbers);
         if let Some(settled) = self.settled.get_mut(commit.worker) {
             *settled = commit.ticket;
         }

@@ -164,6 +164,7 @@ impl<'a> Setup<'a> {
             },
             idempotency: self.idempotency()?,
             filter: None,
+            sequence: None,
             // What failed is tried when everything else is done: nothing but failures, which is what an
             // outage looks like.
             circuit: (self.max_attempts == 1).then(valid::Circuit::default),

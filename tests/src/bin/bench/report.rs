@@ -191,7 +191,7 @@ pub(crate) fn rows(title: &str, rows: &[Row]) {
             } else {
                 "MISSED"
             };
-            format!("{limit:.0}: {held}")
+            format!("{limit}: {held}")
         });
         let digits = match median(&row.values) {
             value if value.abs() < 10.0 => 2,
