@@ -353,6 +353,19 @@ mod tests {
         );
     }
 
+    /// §4.5: they are kept by partition, and renewed with the keys of the idempotency table.
+    #[test]
+    fn sequence_numbers_refuse_another_number_of_partitions_until_they_are_renewed() {
+        let numbered = pipeline(&format!("{PLAIN}, sequence: {{ number: message.json.n }}"));
+        let mut known = stored(&numbered, 3);
+        let refusal = compare(&numbered, &known, |_| Some(4)).refusal.unwrap();
+        assert!(refusal.message.contains("sequence numbers"), "{refusal:?}");
+        known.epochs.state = 1;
+        assert!(compare(&numbered, &known, |_| Some(4)).refusal.is_some());
+        known.epochs.completions = 1;
+        assert_eq!(compare(&numbered, &known, |_| Some(4)).refusal, None);
+    }
+
     #[test]
     fn what_refuses_another_number_of_partitions_is_state_sequence_numbers_and_keys_by_partition() {
         let with_state = pipeline(STATE);
