@@ -1,6 +1,6 @@
 //! What an operator watches: `top`, `tap`, `status`, and the metrics of a running host (§12.3).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
