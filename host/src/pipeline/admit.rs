@@ -79,6 +79,10 @@ where
     pub(super) fn collect(&mut self) -> Result<(), Halt> {
         self.entries.clear();
         self.batch.clear();
+        if self.is_circuit_open() && !self.probes {
+            self.collect_given_up();
+            return Ok(());
+        }
         if self.next_single() {
             return Ok(());
         }
@@ -147,13 +151,18 @@ where
 
     /// The next message of a faulted call, alone. Those of a lane that failed meanwhile wait in it.
     fn next_single(&mut self) -> bool {
-        while let Some(entry) = self.singles.pop_front() {
+        while let Some(mut entry) = self.singles.pop_front() {
             let lane = self.lane(&entry.delivery);
             if self.failed.contains(&lane) {
                 self.put_back(lane, &entry);
                 continue;
             }
-            self.evaluate_key_again(&entry);
+            match self.note(&entry.delivery) {
+                Some(note) if matches!(entry.work, Work::Call) => {
+                    entry.work = Work::Refuse(Reason::RejectedByOperator, note);
+                }
+                _ => self.evaluate_key_again(&entry),
+            }
             self.add(entry);
             return true;
         }
@@ -387,8 +396,8 @@ where
     }
 
     /// Takes a delivery through the stages before the call.
-    fn enter(&mut self, lane: LaneKey, delivery: Delivery) {
-        let rejected = self.rejected(&delivery);
+    pub(super) fn enter(&mut self, lane: LaneKey, delivery: Delivery) {
+        let rejected = self.note(&delivery);
         let Some(looked) = self.look(&delivery) else {
             return;
         };

@@ -121,11 +121,13 @@ pub trait Observer {
     fn calling(&mut self, messages: usize);
     /// Takes over what was counted and clears it.
     fn counted(&mut self, counts: &mut Counts);
-    /// How the worker's partitions stand, why it is blocked if it is, bytes of its instance's memory.
+    /// How the worker's partitions stand, why it is blocked if it is, whether by the circuit, bytes of its
+    /// instance's memory.
     fn looked(
         &mut self,
         partitions: Vec<PartitionSnapshot>,
         blocked: Option<&str>,
+        is_circuit_open: bool,
         memory_bytes: u64,
     );
     /// Which messages are traced; `None`: none is, and nothing below is called.

@@ -422,7 +422,8 @@ where
                 Report::HostFailure { .. } => "the host could not do its part; the message waits",
                 _ => "a dependency seems to be down; the message waits and is not charged",
             },
-            Some(delay_ms as u64),
+            // Until the outage is over, and nobody knows when that is.
+            matches!(report, Report::HostFailure { .. }).then_some(delay_ms as u64),
         );
         self.handler.discard();
         let delivery = entry.delivery;
@@ -579,6 +580,7 @@ where
     fn finish(&mut self, entry: &Entry) {
         self.settlement.count_delivery();
         self.finish_number(entry);
+        self.forget_note(&entry.delivery);
         if let Some(partition) = self.partitions.get_mut(entry.delivery.partition as usize) {
             if self.plan.delivery != Guarantee::AtMostOnce {
                 partition.offsets.finish(entry.delivery.offset);

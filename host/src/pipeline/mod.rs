@@ -16,7 +16,7 @@ pub mod output;
 pub mod overlay;
 pub mod plan;
 pub mod rate;
-mod reject;
+pub mod reject;
 pub mod reply;
 pub mod returned;
 pub mod run;
