@@ -13,7 +13,7 @@ use crate::idempotency::Table;
 use crate::idempotency::claims::Claims;
 use crate::pipeline::circuit::Circuit;
 use crate::pipeline::dead_letter;
-use crate::pipeline::offsets::{Progress, SPAN_MAX};
+use crate::pipeline::offsets::Progress;
 use crate::pipeline::output::HeaderRule;
 use crate::pipeline::overlay::{Overlay, StoredBytes};
 use crate::pipeline::plan::{BATCH_DEFAULT, Plan, PlanOutput, Role, SourceTopic};
@@ -647,8 +647,7 @@ fn places(
                     progress
                 }
             };
-            let window_end = progress.committed + SPAN_MAX;
-            let replay_until = window_end.min(log.end(*id)?);
+            let replay_until = returns::replay_until(log, *id, described.role, progress.committed)?;
             let origin = places
                 .iter()
                 .position(|place| place.topic == of && place.number == number as u32);

@@ -333,6 +333,7 @@ impl WorkerWatch {
             (IdempotencyResult::Replayed, counts.replayed),
             (IdempotencyResult::Waited, counts.waited),
             (IdempotencyResult::Conflict, counts.conflicts),
+            (IdempotencyResult::Missing, counts.missing),
         ] {
             self.local.idempotency(result, count);
         }

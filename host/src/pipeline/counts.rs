@@ -30,6 +30,8 @@ pub struct Counts {
     /// Deliveries that waited for another with the same key.
     pub waited: u64,
     pub conflicts: u64,
+    /// Finished without an idempotency key.
+    pub missing: u64,
     /// A handful of reasons at most: a list is faster than a map.
     pub dead_letters: Vec<(Reason, u64)>,
     pub faults: Vec<(&'static str, u64)>,

@@ -48,6 +48,8 @@ pub const CALL_BYTES_MAX: usize = 256 << 10;
 const CALL_NS_TARGET: u64 = 10_000_000;
 /// How soon a delivery that waits for another worker's claim looks again.
 const CLAIM_POLL: Duration = Duration::from_millis(2);
+/// Faults of calls with several messages are logged so often at most; those between are counted.
+const FAULT_WARN_NS: u64 = 10_000_000_000;
 /// How long an idle worker sleeps at most.
 pub(super) const IDLE: Duration = Duration::from_millis(50);
 
@@ -237,6 +239,10 @@ pub struct Worker<C: Connector, H, K, O> {
     /// The current call.
     pub(super) entries: Vec<Entry>,
     pub(super) batch: Batch,
+    /// Bytes that the duplicates among `entries` may publish again.
+    pub(super) replay_bytes: usize,
+    /// Calls of several messages that faulted, since the last warning; and when that was.
+    batch_faults: (u64, Option<u64>),
     /// Deliveries of a call that faulted: they run again one by one (§5.4).
     pub(super) singles: VecDeque<Entry>,
     pub(super) settlement: Settlement,
@@ -357,6 +363,8 @@ where
             rate_ns: 0,
             entries: Vec::new(),
             batch,
+            replay_bytes: 0,
+            batch_faults: (0, None),
             singles: VecDeque::new(),
             settlement: Settlement::default(),
             after: After::default(),
@@ -475,13 +483,29 @@ where
         if self.batch.len() == 1 {
             return self.judge(&Called::Faulted(fault));
         }
-        tracing::debug!(
-            messages = self.batch.len(),
-            kind = fault.kind.as_str(),
-            "a call faulted: its messages run one by one"
-        );
+        self.counts.fault(fault.kind.as_str());
+        self.warn_of(&fault);
         self.run_again_one_by_one();
         Ok(())
+    }
+
+    /// Its messages may all succeed alone, and then nothing else tells of it.
+    fn warn_of(&mut self, fault: &Fault) {
+        let (unsaid, warned_ns) = &mut self.batch_faults;
+        let now_ns = self.clock.monotonic_ns();
+        if warned_ns.is_some_and(|at| now_ns.saturating_sub(at) < FAULT_WARN_NS) {
+            *unsaid += 1;
+            return;
+        }
+        *warned_ns = Some(now_ns);
+        tracing::warn!(
+            pipeline = %self.plan.pipeline,
+            messages = self.batch.len(),
+            kind = fault.kind.as_str(),
+            error = %fault.message,
+            more = std::mem::take(unsaid),
+            "a call of several messages faulted: they run one by one"
+        );
     }
 
     pub(super) fn run_again_one_by_one(&mut self) {

@@ -57,7 +57,11 @@ where
         let context = Context::of(&message.headers);
         let trace = trace_of(topic.hash, *reader, partition.number, entry.offset());
         let failure = failure(report);
-        let has_failed = failure.is_some() || entry.delivery.attempts > 0;
+        // Here, where it came from, or uncharged: whoever was told of that sees how it ends.
+        let has_failed = failure.is_some()
+            || entry.delivery.attempts > 0
+            || entry.delivery.has_waited
+            || entry.returned.is_some();
         if !has_failed && !sampling.samples(context.as_ref(), trace) {
             return None;
         }

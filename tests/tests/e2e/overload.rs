@@ -121,7 +121,7 @@ fn while_the_circuit_is_open_an_operator_gives_up_a_message_at_once() {
         .map(|n| down(&format!("m{n}"), &format!("k{}", n % 10), ends))
         .collect();
     site.publish("in", 1, &inputs);
-    let mut process = site.start();
+    let process = site.start();
     until("the circuit opens", || {
         (process.metric("wasmill_circuit_open", &[]) == 1.0).then_some(())
     });
