@@ -71,13 +71,9 @@ fn an_outage_opens_the_circuit_spends_no_attempts_and_is_over_within_one_probe_i
     let (code, _) = process.health("/readyz");
     assert_eq!(code, 503);
     let retries = process.metric("wasmill_retries_total", &[]);
-    let (since, used) = (Instant::now(), cpu_time(process.pid()));
     while now_ms() < ends {
         std::thread::sleep(Duration::from_millis(20));
     }
-    // Failures from before it opened are due all the while: nobody waits for them in a loop.
-    let used = cpu_time(process.pid()) - used;
-    assert!(used * 4 < since.elapsed(), "{used:?}");
     // Probes went on, and spent nothing.
     let after = process.metric("wasmill_retries_total", &[]);
     assert!(after <= retries + 1.0, "{retries} {after}");
@@ -125,6 +121,12 @@ fn while_the_circuit_is_open_an_operator_gives_up_a_message_at_once() {
     until("the circuit opens", || {
         (process.metric("wasmill_circuit_open", &[]) == 1.0).then_some(())
     });
+    // Failures from before it opened are due all the while: no worker runs in a loop for them.
+    std::thread::sleep(Duration::from_millis(200));
+    let (since, used) = (Instant::now(), cpu_time(process.pid()));
+    std::thread::sleep(Duration::from_secs(2));
+    let used = cpu_time(process.pid()).saturating_sub(used);
+    assert!(used * 10 < since.elapsed(), "{used:?}");
     // One that failed before it opened, and the one behind it.
     for place in ["in/0@10", "in/0@0"] {
         let data_dir = site.data_dir();
