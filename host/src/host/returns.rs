@@ -9,7 +9,7 @@ use crate::connector::embedded::{Error as LogError, GroupId, Log, PartitionId, T
 use crate::pipeline::correlation::topic_hash;
 use crate::pipeline::offsets::{Progress, SPAN_MAX};
 use crate::pipeline::plan::{Role, SourceTopic, Step};
-use crate::pipeline::returned::{self, ADDED_BYTES_MAX};
+use crate::pipeline::returned::{self, ADDED_BYTES_MAX, Returned};
 
 use super::Error;
 use super::start::target;
@@ -155,7 +155,8 @@ fn first_not_due(log: &Log, partition: PartitionId, from: u64, end: u64) -> Resu
         let next = chunk
             .as_ref()
             .and_then(|chunk| chunk.iter_from(middle).next());
-        let due_ms = next.and_then(|(_, _, message)| returned::due_ms(&message.headers));
+        let known = next.and_then(|(_, _, message)| Returned::read(&message).ok());
+        let due_ms = known.map(|(known, _)| known.due_ms);
         // What cannot be read is refused at once.
         if due_ms.is_none_or(|due| due <= now_ms) {
             low = middle + 1;
@@ -178,7 +179,6 @@ mod tests {
     use super::*;
     use crate::connector::embedded::{Append, ChunkBuilder, Commit, Options};
     use crate::message::{HeadersBuf, MessageRef};
-    use crate::pipeline::returned::Returned;
 
     /// §4.4: retries that wait for an hour keep no exits of earlier hosts counted for an hour.
     #[test]
