@@ -2,7 +2,7 @@
 //! is remembered about them: pauses by operators (§13.5), which last until the pipeline's part of the
 //! configuration changes. Not here: how orders come in (`desk.rs`), what a start consists of (`start.rs`).
 
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::admin::time;
 use crate::config::valid::{Config, Pipeline};
 use crate::connector::embedded::{Commit, Health, Log, Write, epoch};
 use crate::expression::nearest;
-use crate::pipeline::run::Reject;
+use crate::pipeline::reject::{Found, Reject};
 use crate::pipeline::snapshot::{Snapshot, State, Topics};
 use crate::plugin::Engine;
 use crate::telemetry::metrics::Metrics;
@@ -426,11 +426,13 @@ impl Pipelines {
 
     pub(super) fn reject(&self, group: &str, request: &RejectRequest) -> Result<Changes, Refusal> {
         let place = format!("{}/{}@{}", request.topic, request.partition, request.offset);
+        // A message that came back is held in an internal topic, and `status` names it there.
         let own = self.slots.iter().filter(|slot| {
             let source = &slot.prepared.pipeline.source;
-            source.consumer_group == group && source.topics.contains(&request.topic)
+            source.consumer_group == group && slot.prepared.reads(&request.topic, request.partition)
         });
-        for running in own.filter_map(|slot| slot.running.as_ref()) {
+        let running = own.filter_map(|slot| slot.running.as_ref());
+        for running in running.filter(|running| running.is_alive()) {
             let (found, answer) = sync_channel(1);
             let taken = running.reject(Reject {
                 topic: request.topic.clone(),
@@ -439,12 +441,25 @@ impl Pipelines {
                 note: request.note.clone(),
                 found,
             });
-            if !taken {
-                let message = "too many messages are being rejected at once";
-                return Err(Refusal::new(Code::Busy, message, "try again"));
-            }
-            if answer.recv_timeout(REJECT_TIME_MAX) == Ok(true) {
-                return Ok(changes([format!("{place} becomes a dead letter")]));
+            let Some(number) = taken else {
+                return Err(too_many());
+            };
+            match answered(running, number, &answer) {
+                Some(Found::Held) => {
+                    return Ok(changes([format!("{place} becomes a dead letter")]));
+                }
+                Some(Found::NotHeld) => {}
+                Some(Found::TooMany) => return Err(too_many()),
+                None => {
+                    return Err(Refusal::new(
+                        Code::Busy,
+                        format!(
+                            "the worker of {place} has not looked for {} s: a call of its handler goes on, or the store does not write; nothing was changed",
+                            REJECT_TIME_MAX.as_secs()
+                        ),
+                        "try again",
+                    ));
+                }
             }
         }
         Err(Refusal::new(
@@ -574,6 +589,24 @@ impl Slot {
             self.name()
         )
     }
+}
+
+/// What the worker found; `None` when it did not look in time, and will not.
+fn answered(running: &Running, number: u64, answer: &Receiver<Found>) -> Option<Found> {
+    let found = answer.recv_timeout(REJECT_TIME_MAX);
+    if let Ok(found) = found {
+        return Some(found);
+    }
+    if running.withdraw(number) {
+        return None;
+    }
+    // It has just taken it, and answers without calling anything.
+    answer.recv_timeout(REJECT_TIME_MAX).ok()
+}
+
+fn too_many() -> Refusal {
+    let message = "too many messages are being rejected at once";
+    Refusal::new(Code::Busy, message, "try again")
 }
 
 fn override_key(pipeline: &str) -> Vec<u8> {

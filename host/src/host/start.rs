@@ -13,13 +13,14 @@ use crate::idempotency::Table;
 use crate::idempotency::claims::Claims;
 use crate::pipeline::circuit::Circuit;
 use crate::pipeline::dead_letter;
-use crate::pipeline::offsets::{Progress, SPAN_MAX};
+use crate::pipeline::offsets::Progress;
 use crate::pipeline::output::HeaderRule;
 use crate::pipeline::overlay::{Overlay, StoredBytes};
 use crate::pipeline::plan::{BATCH_DEFAULT, Plan, PlanOutput, Role, SourceTopic};
 use crate::pipeline::rate::Rate;
+use crate::pipeline::reject::Reject;
 use crate::pipeline::reply::ReplyRule;
-use crate::pipeline::run::{Assignment, Control, Halt, Parts, Reject, Worker};
+use crate::pipeline::run::{Assignment, Control, Halt, Parts, Worker};
 use crate::pipeline::sequence::Numbers;
 use crate::pipeline::snapshot::State;
 use crate::plugin::{self, Engine, Plugin};
@@ -159,6 +160,13 @@ impl Prepared {
     /// `sha256:…` of the plugin file.
     pub(super) fn plugin_digest(&self) -> &str {
         self.plugin.digest()
+    }
+
+    /// A worker of it has this partition of one of its topics, internal ones included.
+    pub(super) fn reads(&self, topic: &str, partition: u32) -> bool {
+        let topics = self.read.iter();
+        let mut own = topics.filter(|one| one.name == topic);
+        own.any(|one| (partition as usize) < one.partitions.len())
     }
 
     /// Partitions of what comes back go with those of their source.
@@ -425,10 +433,16 @@ impl Running {
         partitions.iter().all(|partition| partition.held == 0)
     }
 
-    pub(super) fn reject(&self, reject: Reject) -> bool {
-        let taken = self.control.reject(reject);
+    /// By what it can be withdrawn; `None` when too many wait already.
+    pub(super) fn reject(&self, reject: Reject) -> Option<u64> {
+        let number = self.control.rejects().add(reject);
         self.wake();
-        taken
+        number
+    }
+
+    /// True when no worker has looked at it, and none will.
+    pub(super) fn withdraw(&self, number: u64) -> bool {
+        self.control.rejects().withdraw(number)
     }
 
     /// Notices workers that ended by themselves. One that halts stops its pipeline: the others are drained.
@@ -632,8 +646,7 @@ fn places(
                     progress
                 }
             };
-            let window_end = progress.committed + SPAN_MAX;
-            let replay_until = window_end.min(log.end(*id)?);
+            let replay_until = returns::replay_until(log, *id, described.role, progress.committed)?;
             let origin = places
                 .iter()
                 .position(|place| place.topic == of && place.number == number as u32);
