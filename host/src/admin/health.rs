@@ -83,14 +83,19 @@ pub(super) fn router(console: Arc<Console>, metrics: Metrics) -> Router {
         .with_state(Health { console, metrics })
 }
 
-async fn ready(State(health): State<Health>) -> (StatusCode, Json<Readiness>) {
-    let readiness = Readiness::of(health.console.store_health(), &health.console.snapshots());
-    let status = if readiness.ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    (status, Json(readiness))
+async fn ready(State(health): State<Health>) -> Response {
+    // `alerts.oldest_age` reads the time of the oldest messages from disk.
+    let looked = tokio::task::spawn_blocking(move || {
+        Readiness::of(health.console.store_health(), &health.console.snapshots())
+    });
+    match looked.await {
+        Ok(readiness) if readiness.ready => (StatusCode::OK, Json(readiness)).into_response(),
+        Ok(readiness) => (StatusCode::SERVICE_UNAVAILABLE, Json(readiness)).into_response(),
+        Err(failure) => {
+            tracing::error!(%failure, "could not look at the pipelines");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
 }
 
 async fn scrape(State(health): State<Health>) -> Response {

@@ -4,8 +4,11 @@
 pub mod audit;
 pub mod console;
 pub mod error;
+#[cfg(test)]
+mod failing;
 pub mod guard;
 pub mod health;
+pub mod lanes;
 pub mod letters;
 pub mod logs;
 mod observe_routes;

@@ -16,6 +16,7 @@ use utoipa_axum::routes;
 
 use super::console::Console;
 use super::error::{Code, Error};
+use super::lanes::Lane;
 use super::requests::REQUEST_WAIT_MAX;
 use super::routes::{Asked, Reply, Shared, Wanted, answer, json_of, path_of, query_of};
 use super::time::parse_span;
@@ -61,7 +62,7 @@ async fn request(
     let timeout_ms = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
     let deadline_ms = console.now_ms().saturating_add(timeout_ms);
     let asked = Arc::clone(&console);
-    let begun = answer(Arc::clone(&console), move |console| {
+    let begun = answer(Arc::clone(&console), Lane::Write, move |console| {
         console.known_topic(&topic)?;
         let waits = console.requests()?.begin(&mut record, deadline_ms)?;
         console.produce(&topic, &[record])?;

@@ -19,6 +19,7 @@ use utoipa_axum::routes;
 use super::console::Console;
 use super::error::{Code, Error};
 use super::guard::{Guarded, body_too_large, guard};
+use super::lanes::Lane;
 use super::letters;
 use super::observe_routes;
 use super::openapi;
@@ -76,7 +77,7 @@ pub(super) fn described() -> (Router<Arc<Console>>, OpenApi) {
     responses((status = OK, body = Status, description = "the host, its store and its pipelines")),
 )]
 async fn status(State(console): Shared) -> Reply<Status> {
-    answer(console, |console| console.status()).await
+    answer(console, Lane::Look, |console| console.status()).await
 }
 
 #[utoipa::path(
@@ -85,7 +86,7 @@ async fn status(State(console): Shared) -> Reply<Status> {
     responses((status = OK, body = Vec<TopicSummary>, description = "all topics")),
 )]
 async fn topics(State(console): Shared) -> Reply<Vec<TopicSummary>> {
-    answer(console, |console| console.topics()).await
+    answer(console, Lane::Read, |console| console.topics()).await
 }
 
 #[utoipa::path(
@@ -100,7 +101,7 @@ async fn create_topic(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<TopicDescription>), Error> {
     let wanted: CreateTopic = json_of(&headers, body)?;
-    let made = answer(console, move |console| console.create_topic(&wanted)).await?;
+    let made = answer(console, Lane::Write, move |console| console.create_topic(&wanted)).await?;
     Ok((StatusCode::CREATED, made))
 }
 
@@ -112,7 +113,7 @@ async fn create_topic(
 )]
 async fn topic(State(console): Shared, path: Wanted<String>) -> Reply<TopicDescription> {
     let topic = path_of(path)?;
-    answer(console, move |console| console.topic(&topic)).await
+    answer(console, Lane::Read, move |console| console.topic(&topic)).await
 }
 
 #[utoipa::path(
@@ -129,7 +130,7 @@ async fn produce(
 ) -> Reply<ProduceReply> {
     let topic = path_of(path)?;
     let request: ProduceRequest = json_of(&headers, body)?;
-    answer(console, move |console| {
+    answer(console, Lane::Write, move |console| {
         console.produce(&topic, &request.records)
     })
     .await
@@ -152,7 +153,7 @@ async fn read(
     let until = tokio::time::Instant::now() + wait;
     loop {
         let (wanted, console) = (Arc::clone(&topic), Arc::clone(&console));
-        let Json(page) = answer(console, move |console| console.read(&wanted, &request)).await?;
+        let Json(page) = answer(console, Lane::Read, move |console| console.read(&wanted, &request)).await?;
         if !page.messages.is_empty() || tokio::time::Instant::now() >= until {
             return Ok(Json(page));
         }
@@ -181,7 +182,7 @@ async fn offset(
 ) -> Reply<OffsetReply> {
     let (topic, partition) = path_of(path)?;
     let at = query_of(query)?.timestamp_ms;
-    answer(console, move |console| {
+    answer(console, Lane::Read, move |console| {
         console.offset_at(&topic, partition, at)
     })
     .await
@@ -193,7 +194,7 @@ async fn offset(
     responses((status = OK, body = Vec<GroupSummary>, description = "all consumer groups")),
 )]
 async fn groups(State(console): Shared) -> Reply<Vec<GroupSummary>> {
-    answer(console, |console| console.groups()).await
+    answer(console, Lane::Read, |console| console.groups()).await
 }
 
 #[utoipa::path(
@@ -204,7 +205,7 @@ async fn groups(State(console): Shared) -> Reply<Vec<GroupSummary>> {
 )]
 async fn group(State(console): Shared, path: Wanted<String>) -> Reply<GroupDescription> {
     let group = path_of(path)?;
-    answer(console, move |console| console.group(&group)).await
+    answer(console, Lane::Read, move |console| console.group(&group)).await
 }
 
 #[utoipa::path(
@@ -235,9 +236,23 @@ async fn wrong_method() -> Error {
 /// Runs `ask` on a thread that may block: the log reads from disk and waits for fsync.
 pub(super) async fn answer<T: Send + 'static>(
     console: Arc<Console>,
+    lane: Lane,
     ask: impl FnOnce(&Console) -> Result<T, Error> + Send + 'static,
 ) -> Reply<T> {
-    match tokio::task::spawn_blocking(move || ask(&console)).await {
+    let may_begin = |console: &Console| match lane {
+        Lane::Write => console.takes_writes(),
+        _ => Ok(()),
+    };
+    may_begin(&console)?;
+    let place = console.lanes.enter(lane).await;
+    // It may have begun to fail meanwhile.
+    may_begin(&console)?;
+    let asked = tokio::task::spawn_blocking(move || {
+        // Whoever asked may be gone; the thread is taken until this is done.
+        let _place = place;
+        ask(&console)
+    });
+    match asked.await {
         Ok(answer) => answer.map(Json),
         Err(failure) => {
             tracing::error!(%failure, "an admin request failed");
