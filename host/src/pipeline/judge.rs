@@ -277,6 +277,7 @@ where
                     reply::again(&stored, &message, correlation_id, &mut self.headers)
                 {
                     self.settlement.publish(target, &answer);
+                    self.counts.publish(target);
                 }
             }
             Err(why) => self.counts.drop_reply(why),

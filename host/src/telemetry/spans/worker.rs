@@ -12,6 +12,7 @@ use crate::config::valid::CreationContext;
 use crate::message::Headers;
 use crate::pipeline::trace::{Attempt, Origin, Sampling, SpanRef, Times, Told};
 
+use super::super::labels::REPLY_TOPIC;
 use super::span::{Made, Operation, Parent};
 use super::{On, Spans};
 
@@ -137,9 +138,9 @@ impl WorkerSpans {
     }
 
     fn sent(&mut self, on: &On, process: SpanRef, target: usize, times: Times) {
-        let Some(topic) = self.described.targets.get(target) else {
-            return;
-        };
+        // Beyond the pipeline's topics are those of answers.
+        let topic = self.described.targets.get(target);
+        let topic = topic.map_or(REPLY_TOPIC, String::as_str);
         let at = SpanRef {
             trace: process.trace,
             span: span_id(&mut self.random),
