@@ -40,7 +40,7 @@ pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Records of one produce request.
 pub const PRODUCE_RECORDS_MAX: usize = 10_000;
 /// How long a produce request waits for its fsync.
-pub const PRODUCE_TIME_MAX: Duration = Duration::from_secs(30);
+pub const PRODUCE_TIME_MAX: Duration = Duration::from_secs(if cfg!(test) { 8 } else { 30 });
 
 type SnapshotSource = Arc<dyn Fn() -> Vec<Snapshot> + Send + Sync>;
 

@@ -5,17 +5,19 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::console::PRODUCE_TIME_MAX;
 use super::error::Code;
 use super::lanes::{ORDERS_AT_ONCE_MAX, READS_AT_ONCE_MAX, WRITES_AT_ONCE_MAX};
 use super::operations::{Answer, Changes, Order};
+use super::ports::CLOSE_TIME_MAX;
 use super::tests::{Host, host, host_with, record};
 use crate::connector::embedded::{Append, ChunkBuilder, Commit, Health, Options};
 use crate::message::MessageRef;
 
 const LIMITED: &str = "WASMILL_TEST_ADMIN_FILE_LIMIT";
 const SIGXFSZ: i32 = 25;
-/// Far below the 30 s that a produce request waits for its fsync.
-const AT_ONCE: Duration = Duration::from_secs(10);
+/// Far below the time that a produce request waits for its fsync.
+const AT_ONCE: Duration = Duration::from_secs(PRODUCE_TIME_MAX.as_secs() / 2);
 
 fn append(host: &Host, bytes: usize) -> Commit {
     let mut chunk = ChunkBuilder::new();
@@ -40,10 +42,7 @@ fn looks_answer(host: &Host, is_healthy: bool) {
     let status = host.remote().status().unwrap();
     assert_eq!(status.store.healthy, is_healthy);
     assert_eq!(host.health("/livez").0, 200);
-    assert_eq!(
-        host.health("/readyz").0,
-        if is_healthy { 200 } else { 503 }
-    );
+    assert_eq!(host.health("/readyz").0, if is_healthy { 200 } else { 503 });
     assert_eq!(host.health("/metrics").0, 200);
     assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
 }
@@ -147,6 +146,51 @@ fn writes_that_wait_for_the_disk_leave_status_metrics_and_reads_their_threads() 
             one.join().unwrap().unwrap();
         }
     });
+}
+
+#[test]
+fn a_produce_request_waits_produce_time_max_for_the_disk_and_no_longer() {
+    let host = host();
+    let (go, gate) = sync_channel::<()>(0);
+    let waits = Box::new(move |_| drop(gate.recv()));
+    host.log().submit(append(&host, 1), waits).unwrap();
+    let began = Instant::now();
+    let why = host.remote().produce("orders", &[record(None, b"x")]);
+    let took = began.elapsed();
+    let why = why.unwrap_err();
+    assert!(
+        [Code::Busy, Code::StoreUnavailable].contains(&why.code),
+        "{why:?}"
+    );
+    assert!(
+        took >= PRODUCE_TIME_MAX && took < PRODUCE_TIME_MAX + AT_ONCE,
+        "{took:?}"
+    );
+    drop(go);
+}
+
+#[test]
+fn ports_close_within_close_time_max_while_an_order_waits() {
+    let (go, gate) = sync_channel::<()>(0);
+    let (host, running) = slow_orders(gate);
+    let remote = host.remote();
+    let pause = std::thread::spawn(move || {
+        remote.order(&Order::Pause {
+            pipeline: "p".to_owned(),
+        })
+    });
+    until("the order is being carried out", || {
+        running.lock().unwrap().0 == 1
+    });
+    let began = Instant::now();
+    host.close();
+    let took = began.elapsed();
+    assert!(
+        took >= CLOSE_TIME_MAX && took < CLOSE_TIME_MAX + AT_ONCE,
+        "{took:?}"
+    );
+    assert!(pause.join().unwrap().is_err(), "it was cut off");
+    drop(go);
 }
 
 /// A host whose orders wait for `gate`, and how many are being carried out at most.

@@ -2,6 +2,8 @@
 //! (`routes.rs`, `guard.rs`, served by `port.rs`), the client of it ([`remote::Remote`]), and the health
 //! port. Not here: how a person types and reads it (`cli/`).
 pub mod audit;
+#[cfg(test)]
+mod bounds;
 pub mod console;
 pub mod error;
 #[cfg(test)]

@@ -41,5 +41,8 @@ async fn trace(
     query: Asked<TraceQuery>,
 ) -> Reply<Trace> {
     let (id, query) = (path_of(path)?, query_of(query)?);
-    answer(console, Lane::Read, move |console| console.trace(&id, &query)).await
+    answer(console, Lane::Read, move |console| {
+        console.trace(&id, &query)
+    })
+    .await
 }

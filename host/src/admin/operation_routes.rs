@@ -62,11 +62,9 @@ async fn pipeline(State(console): Shared, path: Wanted<String>) -> Reply<Snapsho
 )]
 async fn partitions(State(console): Shared, path: Wanted<String>) -> Reply<Vec<PartitionSnapshot>> {
     let name = path_of(path)?;
-    answer(
-        console,
-        Lane::Look,
-        move |console| Ok(known(console, &name)?.partitions),
-    )
+    answer(console, Lane::Look, move |console| {
+        Ok(known(console, &name)?.partitions)
+    })
     .await
 }
 
@@ -141,7 +139,10 @@ async fn seek(
 ) -> Reply<SeekReply> {
     let group = path_of(path)?;
     let request: SeekRequest = json_of(&headers, body)?;
-    answer(console, Lane::Order, move |console| console.seek(&group, &request)).await
+    answer(console, Lane::Order, move |console| {
+        console.seek(&group, &request)
+    })
+    .await
 }
 
 #[utoipa::path(

@@ -95,3 +95,17 @@ fn timeout(text: Option<&str>) -> Result<Duration, Error> {
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_wait_max_bounds_the_timeout_of_a_request() {
+        assert_eq!(timeout(None).unwrap(), TIMEOUT_DEFAULT);
+        assert_eq!(timeout(Some("50s")).unwrap(), REQUEST_WAIT_MAX);
+        for bad in ["50001ms", "1h", "0s", "soon"] {
+            assert_eq!(timeout(Some(bad)).unwrap_err().code, Code::Invalid, "{bad}");
+        }
+    }
+}

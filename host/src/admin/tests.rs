@@ -94,6 +94,10 @@ impl Host {
         self.remote().topics().unwrap()
     }
 
+    pub(super) fn close(self) {
+        self.ports.close();
+    }
+
     pub(super) const fn log(&self) -> &Log {
         &self.log
     }

@@ -179,6 +179,10 @@ impl Console {
         while !cursors.is_empty() && looked_at < budget && found.len() < TRACE_EVENTS_MAX {
             let mut left = Vec::with_capacity(cursors.len());
             for mut cursor in cursors {
+                if found.len() >= TRACE_EVENTS_MAX {
+                    left.push(cursor);
+                    continue;
+                }
                 let turn = TURN.min(budget.saturating_sub(looked_at));
                 let more = self.turn(&mut cursor, turn, &wanted, query.since_ms, &mut found)?;
                 looked_at += more.0;
@@ -195,7 +199,8 @@ impl Console {
             ..LogQuery::default()
         })?;
         let groups = self.stands(&found)?;
-        let complete = cursors.is_empty() && logs.complete && logs.lines.len() < TRACE_EVENTS_MAX;
+        let all_found = cursors.is_empty() && found.len() < TRACE_EVENTS_MAX;
+        let complete = all_found && logs.complete && logs.lines.len() < TRACE_EVENTS_MAX;
         let mut events = self.events(found, &groups)?;
         events.extend(logs.lines.into_iter().map(of_line));
         events.extend(self.audited(id, &events, query.since_ms)?);
@@ -256,7 +261,8 @@ impl Console {
                     break;
                 }
                 looked_at += 1;
-                if since_ms.is_none_or(|since| message.timestamp_ms >= since) {
+                let is_wanted = since_ms.is_none_or(|since| message.timestamp_ms >= since);
+                if is_wanted && found.len() < TRACE_EVENTS_MAX {
                     found.extend(wanted.look(cursor, offset, &message));
                 }
             }
@@ -719,6 +725,21 @@ mod tests {
         assert!(of_one.iter().any(|text| text.contains("as with c1.")));
         assert_eq!(told("c12", None).len(), 1);
         assert!(told("c1", Some(time::now_ms() + 60_000)).is_empty());
+    }
+
+    #[test]
+    fn trace_events_max_bounds_the_messages_told_and_the_trace_says_that_it_is_not_complete() {
+        let folder = tempfile::tempdir().unwrap();
+        let console = console(folder.path());
+        for topic in ["orders", "orders.done"] {
+            let records = vec![record("c", 1); TRACE_EVENTS_MAX * 2 / 3];
+            console.produce(topic, &records).unwrap();
+        }
+        let trace = console.trace("c", &TraceQuery::default()).unwrap();
+        assert_eq!(
+            (trace.events.len(), trace.complete),
+            (TRACE_EVENTS_MAX, false)
+        );
     }
 
     #[test]

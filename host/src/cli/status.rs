@@ -267,10 +267,12 @@ fn waiting(holder: &Holder, now_ms: i64) -> String {
         WaitsFor::Claim => "waits for another message with the same idempotency key".to_owned(),
         WaitsFor::Sequence => format!(
             "{}; it waits until {}",
-            holder
-                .error
-                .as_deref()
-                .unwrap_or("a number before it is missing"),
+            text::escape(
+                holder
+                    .error
+                    .as_deref()
+                    .unwrap_or("a number before it is missing")
+            ),
             holder.next_try_ms.map_or_else(String::new, time::rfc3339)
         ),
         WaitsFor::Settlement => format!("{attempts}; what it caused is not durable yet"),

@@ -183,7 +183,10 @@ fn top_that_is_ended_by_a_signal_leaves_the_terminal_as_it_was() {
         let shown = std::fs::read(&shown).unwrap();
         let shown = String::from_utf8_lossy(&shown).into_owned();
         // The other screen, and the cursor.
-        for (entered, left) in [("\u{1b}[?1049h", "\u{1b}[?1049l"), ("\u{1b}[?25l", "\u{1b}[?25h")] {
+        for (entered, left) in [
+            ("\u{1b}[?1049h", "\u{1b}[?1049l"),
+            ("\u{1b}[?25l", "\u{1b}[?25h"),
+        ] {
             assert!(shown.rfind(entered).unwrap() < shown.rfind(left).unwrap());
         }
         for name in ["shown", "pid", "code", "before", "after"] {

@@ -52,7 +52,10 @@ async fn dead_letters(
     query: Asked<DeadLetterFilter>,
 ) -> Reply<DeadLetterList> {
     let filter = query_of(query)?;
-    answer(console, Lane::Read, move |console| console.dead_letters(&filter)).await
+    answer(console, Lane::Read, move |console| {
+        console.dead_letters(&filter)
+    })
+    .await
 }
 
 #[utoipa::path(
@@ -63,7 +66,10 @@ async fn dead_letters(
 )]
 async fn groups(State(console): Shared, query: Asked<DeadLetterFilter>) -> Reply<FailureGroupList> {
     let filter = query_of(query)?;
-    answer(console, Lane::Read, move |console| console.failure_groups(&filter)).await
+    answer(console, Lane::Read, move |console| {
+        console.failure_groups(&filter)
+    })
+    .await
 }
 
 #[utoipa::path(
@@ -136,7 +142,10 @@ async fn close(
 )]
 async fn preview(State(console): Shared, headers: HeaderMap, body: Body) -> Reply<RedrivePreview> {
     let request: RedriveRequest = json_of(&headers, body)?;
-    answer(console, Lane::Read, move |console| console.preview_redrive(&request)).await
+    answer(console, Lane::Read, move |console| {
+        console.preview_redrive(&request)
+    })
+    .await
 }
 
 #[utoipa::path(
@@ -148,7 +157,10 @@ async fn preview(State(console): Shared, headers: HeaderMap, body: Body) -> Repl
 async fn redrive(State(console): Shared, headers: HeaderMap, body: Body) -> Reply<Job> {
     let request: RedriveRequest = json_of(&headers, body)?;
     let who = audit::who(&headers);
-    answer(console, Lane::Write, move |console| console.start_redrive(&request, who)).await
+    answer(console, Lane::Write, move |console| {
+        console.start_redrive(&request, who)
+    })
+    .await
 }
 
 #[utoipa::path(
@@ -180,7 +192,10 @@ async fn job(State(console): Shared, path: Wanted<String>) -> Reply<Job> {
 async fn cancel(State(console): Shared, path: Wanted<String>, headers: HeaderMap) -> Reply<Job> {
     let id = path_of(path)?;
     let who = audit::who(&headers);
-    answer(console, Lane::Write, move |console| console.cancel_redrive(&id, who)).await
+    answer(console, Lane::Write, move |console| {
+        console.cancel_redrive(&id, who)
+    })
+    .await
 }
 
 #[utoipa::path(

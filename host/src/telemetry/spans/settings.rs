@@ -60,7 +60,9 @@ impl Settings {
         }
         if !endpoint.starts_with("http://") {
             // Not the whole of it: it may hold a password.
-            let scheme = endpoint.split_once("://").map_or("no scheme", |(scheme, _)| scheme);
+            let scheme = endpoint
+                .split_once("://")
+                .map_or("no scheme", |(scheme, _)| scheme);
             return Err(format!(
                 "the OTLP endpoint has to begin with http:// ({scheme} is not spoken); send to a collector on this machine or in its network, which can encrypt"
             ));
