@@ -152,7 +152,9 @@ fn writes_that_wait_for_the_disk_leave_status_metrics_and_reads_their_threads() 
 fn a_produce_request_waits_produce_time_max_for_the_disk_and_no_longer() {
     let host = host();
     let (go, gate) = sync_channel::<()>(0);
-    let waits = Box::new(move |_| drop(gate.recv()));
+    let waits = Box::new(move |_| {
+        let _opened = gate.recv();
+    });
     host.log().submit(append(&host, 1), waits).unwrap();
     let began = Instant::now();
     let why = host.remote().produce("orders", &[record(None, b"x")]);

@@ -276,19 +276,19 @@ fn alerts_fire_in_prometheus_while_a_key_is_held_and_end_when_it_is_free() {
 /// In a window shorter than two scrapes nothing increases; the host's own count is asked.
 #[test]
 fn dead_letters_fire_when_their_window_is_shorter_than_two_scrapes() {
-    let site = Site::new(&watched("{ dead_letters: { count: 3, per: 1s } }"));
+    let site = Site::new(&watched("{ dead_letters: { count: 3, per: 10s } }"));
     site.publish("in", 1, &[]);
     let process = site.start();
     let rules = rules_of(&site, "0");
     let health = process.health_address().to_string();
-    let prometheus = Prometheus::start(&site, &health, &rules, "2s");
+    let prometheus = Prometheus::start(&site, &health, &rules, "15s");
     let letters: Vec<_> = (0..3)
         .map(|n| Input::planned(&format!("no{n}"), "b", "reject", 0, Expected::Nothing).record())
         .collect();
-    let all = names(["WasmillDeadLetters"]);
     until("the alert fires while they keep coming", || {
         process.remote().produce("in", &letters).unwrap();
-        (prometheus.firing()? == all).then_some(())
+        let firing = prometheus.firing()?;
+        firing.contains("WasmillDeadLetters").then_some(())
     });
     process.stop();
 }

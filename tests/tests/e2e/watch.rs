@@ -150,7 +150,7 @@ fn top_that_is_ended_by_a_signal_leaves_the_terminal_as_it_was() {
         let place = |name: &str| site.path().join(name);
         // `script` (util-linux) gives it a terminal.
         let typed = format!(
-            "stty -g > {before}; sh -c 'echo $$ > {pid}; exec {wasmill} --data-dir {data} top'; echo $? > {code}; stty -g > {after}",
+            "stty rows 40 cols 160; stty -g > {before}; sh -c 'echo $$ > {pid}; exec {wasmill} --data-dir {data} top'; echo $? > {code}; stty -g > {after}",
             before = place("before").display(),
             pid = place("pid").display(),
             wasmill = host_binary().display(),
