@@ -61,7 +61,10 @@ impl Publishing {
         let parent = Context::of(&headers.as_headers());
         let is_there = headers.as_headers().last(HEADER).is_some();
         let own: u128 = traced.random.random::<u128>().max(1);
-        let is_sampled = traced.on.sampling.samples(parent.as_ref(), own);
+        let sampling = &traced.on.sampling;
+        let goes_on = sampling.parent_based && parent.is_some();
+        let is_sampled =
+            sampling.samples(parent.as_ref(), own) && (goes_on || traced.on.allowance.take());
         let at = SpanRef {
             trace: parent.map_or(own, |context| context.at.trace),
             span: span_id(&mut traced.random),
