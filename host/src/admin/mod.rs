@@ -8,6 +8,7 @@ pub mod console;
 pub mod error;
 #[cfg(test)]
 mod failing;
+pub mod fingerprint;
 pub mod guard;
 pub mod health;
 pub mod lanes;

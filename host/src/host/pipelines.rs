@@ -17,7 +17,7 @@ use crate::config::valid::{Config, Pipeline};
 use crate::connector::embedded::{Commit, Health, Log, Write, epoch};
 use crate::expression::nearest;
 use crate::pipeline::run::Reject;
-use crate::pipeline::snapshot::{Snapshot, State};
+use crate::pipeline::snapshot::{Snapshot, State, Topics};
 use crate::plugin::Engine;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans::Spans;
@@ -89,13 +89,11 @@ pub(super) fn prepare(
     accept_change: bool,
 ) -> Result<Vec<Prepared>, Error> {
     one_table_one_pipeline(&config.pipelines)?;
-    let prepared = config
-        .pipelines
-        .iter()
+    fingerprint::check(log, config, accept_change)?;
+    let pipelines = config.pipelines.iter();
+    pipelines
         .map(|pipeline| Prepared::new(pipeline, engine, config, log))
-        .collect::<Result<Vec<_>, _>>()?;
-    fingerprint::check(log, &config.pipelines, accept_change)?;
-    Ok(prepared)
+        .collect()
 }
 
 impl Pipelines {
@@ -322,7 +320,7 @@ impl Pipelines {
             })
             .collect();
         self.stop_all(&[gone, changed].concat())?;
-        fingerprint::write(&self.log, &config.pipelines).map_err(bad)?;
+        fingerprint::write(&self.log, &config).map_err(bad)?;
         self.config = config;
         let mut old = std::mem::take(&mut self.slots);
         let mut start = Vec::new();
@@ -417,6 +415,10 @@ impl Pipelines {
         let sought = seek::plan(&self.log, group, request)
             .and_then(|reply| seek::apply(&self.log, request, &reply).map(|()| reply));
         self.sweeps = true;
+        if let Err(error) = fingerprint::write(&self.log, &self.config) {
+            // The next start does it.
+            tracing::error!(%error, "that the group's data began anew was not written down");
+        }
         // The group has moved, or has not: whether its pipelines start changes nothing about that.
         self.start_again(&own);
         sought
@@ -536,6 +538,7 @@ impl Slot {
             ))
         });
         watch.alerts(pipeline.alerts);
+        watch.topics(Topics::of(pipeline));
         Self {
             digest: digest(&prepared.pipeline),
             watch,

@@ -1,7 +1,8 @@
 //! What an operator watches: `top`, `tap`, `status`, and the metrics of a running host (§12.3).
 
 use std::collections::BTreeSet;
-use std::process::{Command, Stdio};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -222,45 +223,72 @@ fn record(kind: &str, number: u32) -> Record {
     }
 }
 
+/// Starts `tap` with the words behind it.
+fn tap(site: &Site, words: &[&str]) -> Child {
+    let data_dir = site.data_dir();
+    Command::new(host_binary())
+        .args(["--data-dir", data_dir.to_str().unwrap(), "tap"])
+        .args(words)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn produce(process: &Process, inputs: &[Input]) {
+    let records: Vec<_> = inputs.iter().map(Input::record).collect();
+    process.remote().produce("in", &records).unwrap();
+}
+
+/// A tap of the pipeline `in` that ends by itself, with what was produced once it looked: what it wrote.
+fn tapped(site: &Site, words: &[&str], produce: impl FnOnce()) -> (String, String) {
+    let mut tap = tap(site, &[&["in", "--as", "pipeline"], words].concat());
+    let mut said = BufReader::new(tap.stderr.take().unwrap());
+    let mut begins = String::new();
+    // It says so once it knows where the topics end.
+    said.read_line(&mut begins).unwrap();
+    produce();
+    let mut tap = Some(tap);
+    let done = until("the tap ends by itself", || {
+        let ended = tap.as_mut()?.try_wait().unwrap().is_some();
+        ended.then(|| tap.take())?
+    });
+    let done = done.wait_with_output().unwrap();
+    assert!(done.status.success(), "{begins}");
+    (String::from_utf8(done.stdout).unwrap(), begins)
+}
+
+/// Produces (a tap begins where topics end when it starts) until it has seen enough: what it wrote.
+fn until_it_ends(tap: Child, mut produce: impl FnMut()) -> (String, String) {
+    let mut tap = Some(tap);
+    let done = until("the tap ends by itself", || {
+        produce();
+        std::thread::sleep(Duration::from_millis(50));
+        let ended = tap.as_mut()?.try_wait().unwrap().is_some();
+        ended.then(|| tap.take())?
+    });
+    let done = done.wait_with_output().unwrap();
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert!(done.status.success(), "{said}");
+    (String::from_utf8(done.stdout).unwrap(), said)
+}
+
 #[test]
 fn tap_shows_what_arrives_and_fits_and_says_what_it_passed_over() {
     let site = Site::new(&probe_pipeline(&probe("")));
     site.publish("in", 2, &[Input::ok("before", "a")]);
     let mut process = site.start();
     process.await_drained();
-    let data_dir = site.data_dir();
-    let tap = Command::new(host_binary())
-        .args(["--data-dir", data_dir.to_str().unwrap(), "tap", "other"])
-        .args([
-            "--filter",
-            r#"message.header("kind") == "order""#,
-            "-n",
-            "3",
-            "-o",
-            "json",
-        ])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // It begins where the topic ends when it starts: produce until it has seen enough.
-    let mut tap = Some(tap);
+    let filter = r#"message.header("kind") == "order""#;
+    let words = ["other", "--filter", filter, "-n", "3", "-o", "json"];
     let mut number = 0;
-    let done = until("the tap ends by itself", || {
+    let (shown, said) = until_it_ends(tap(&site, &words), || {
         for kind in ["note", "order"] {
-            process
-                .remote()
-                .produce("other", &[record(kind, number)])
-                .unwrap();
+            let records = [record(kind, number)];
+            process.remote().produce("other", &records).unwrap();
             number += 1;
         }
-        std::thread::sleep(Duration::from_millis(50));
-        let ended = tap.as_mut()?.try_wait().unwrap().is_some();
-        ended.then(|| tap.take())?
     });
-    let done = done.wait_with_output().unwrap();
-    assert!(done.status.success());
-    let shown = String::from_utf8(done.stdout).unwrap();
     let lines: Vec<serde_json::Value> = shown
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -269,15 +297,68 @@ fn tap_shows_what_arrives_and_fits_and_says_what_it_passed_over() {
     for line in &lines {
         assert_eq!(line["headers"][0]["value"], "order", "{line}");
     }
-    let said = String::from_utf8_lossy(&done.stderr).into_owned();
     assert!(
         said.contains("3 shown of") && said.contains("passed over"),
         "{said}"
     );
-    let wrong = site.command(
-        &["--data-dir", data_dir.to_str().unwrap(), "tap", "othr"],
-        &[],
-    );
+    let wrong = tap(&site, &["othr"]).wait_with_output().unwrap();
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("did you mean other?"));
+    process.stop();
+}
+
+#[test]
+fn tap_of_a_pipeline_shows_what_comes_in_with_what_came_of_it() {
+    // A pipeline with the name of the topic it reads.
+    let site = Site::new(&probe_pipeline(&probe("")).replace("name: probe", "name: in"));
+    site.publish("in", 2, &[Input::ok("before", "a")]);
+    let mut process = site.start();
+    process.await_drained();
+    let unclear = tap(&site, &["in"]).wait_with_output().unwrap();
+    assert_eq!(unclear.status.code(), Some(2));
+    let why = String::from_utf8_lossy(&unclear.stderr).into_owned();
+    assert!(why.contains("--as pipeline"), "{why}");
+
+    // Of four messages one is rejected and three have an output: eight lines.
+    let (shown, said) = tapped(&site, &["-n", "24", "-o", "json"], || {
+        produce(&process, &inputs(0, 12));
+    });
+    let topics = "in (in), other (out), out (out), in.g.dlq (dead letter)";
+    assert!(said.contains(topics), "{said}");
+    let lines: Vec<serde_json::Value> = shown
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 24, "{shown}");
+    let mut seen: BTreeSet<(String, String)> = BTreeSet::new();
+    for line in &lines {
+        let part = line["parts"][0].as_str().unwrap();
+        let expected = match part {
+            "in" => "in",
+            "out" => "out",
+            _ => "in.g.dlq",
+        };
+        assert_eq!(line["topic"], expected, "{line}");
+        let id = line["correlation_id"].as_str().unwrap();
+        assert!(seen.insert((id.to_owned(), part.to_owned())), "{line}");
+    }
+    for n in 0..12 {
+        let end = if n % 4 == 0 { "dead_letter" } else { "out" };
+        for part in ["in", end] {
+            let wanted = (format!("c-{n}"), part.to_owned());
+            assert!(seen.contains(&wanted), "{wanted:?}: {seen:?}");
+        }
+    }
+
+    // The same for people.
+    let (shown, _) = tapped(&site, &["-n", "24"], || produce(&process, &inputs(12, 12)));
+    let letters: Vec<&str> = shown
+        .lines()
+        .filter(|line| line.starts_with("dead letter\t"))
+        .collect();
+    assert_eq!(letters.len(), 3, "{shown}");
+    assert!(letters.iter().all(|line| line.contains("\trejected: ")));
+    let ids = shown.lines().filter_map(|line| line.split('\t').nth(4));
+    assert!(ids.clone().count() == 24 && ids.clone().all(|id| id.starts_with("c-")));
+    process.await_drained();
     process.stop();
 }
