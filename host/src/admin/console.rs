@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::audit::{AuditEntry, Trail};
 use super::error::{Code, Error};
+use super::lanes::Lanes;
 use super::letters;
 use super::operations::{Answer, Changes, Operations, Order};
 use super::requests::Requests;
@@ -39,7 +40,7 @@ pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Records of one produce request.
 pub const PRODUCE_RECORDS_MAX: usize = 10_000;
 /// How long a produce request waits for its fsync.
-pub const PRODUCE_TIME_MAX: Duration = Duration::from_secs(30);
+pub const PRODUCE_TIME_MAX: Duration = Duration::from_secs(if cfg!(test) { 8 } else { 30 });
 
 type SnapshotSource = Arc<dyn Fn() -> Vec<Snapshot> + Send + Sync>;
 
@@ -48,6 +49,7 @@ pub struct Console {
     pub(super) log: Log,
     pub(super) letters: letters::Shared,
     pub(super) audit: Trail,
+    pub(super) lanes: Lanes,
     /// Folder of the host's log files.
     pub(super) logs: Option<PathBuf>,
     host: Option<Running>,
@@ -180,6 +182,7 @@ impl Console {
         Self {
             letters: letters::Shared::default(),
             audit: Trail::new(log.clone()),
+            lanes: Lanes::default(),
             log,
             logs: None,
             host: None,
@@ -231,6 +234,16 @@ impl Console {
         StoreHealth {
             healthy: why.is_none(),
             why,
+        }
+    }
+
+    /// `StoreUnavailable` while the store cannot write: then a write would only wait.
+    pub(super) fn takes_writes(&self) -> Result<(), Error> {
+        match self.log.health() {
+            Health::Ok => Ok(()),
+            Health::Failing { error, .. } | Health::Dead { error } => {
+                Err(embedded::Error::Failing { cause: error }.into())
+            }
         }
     }
 

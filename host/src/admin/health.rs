@@ -83,14 +83,19 @@ pub(super) fn router(console: Arc<Console>, metrics: Metrics) -> Router {
         .with_state(Health { console, metrics })
 }
 
-async fn ready(State(health): State<Health>) -> (StatusCode, Json<Readiness>) {
-    let readiness = Readiness::of(health.console.store_health(), &health.console.snapshots());
-    let status = if readiness.ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    (status, Json(readiness))
+async fn ready(State(health): State<Health>) -> Response {
+    // `alerts.oldest_age` reads the time of the oldest messages from disk.
+    let looked = tokio::task::spawn_blocking(move || {
+        Readiness::of(health.console.store_health(), &health.console.snapshots())
+    });
+    match looked.await {
+        Ok(readiness) if readiness.ready => (StatusCode::OK, Json(readiness)).into_response(),
+        Ok(readiness) => (StatusCode::SERVICE_UNAVAILABLE, Json(readiness)).into_response(),
+        Err(failure) => {
+            tracing::error!(%failure, "could not look at the pipelines");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
 }
 
 async fn scrape(State(health): State<Health>) -> Response {
@@ -116,5 +121,63 @@ async fn scrape(State(health): State<Health>) -> Response {
             tracing::error!(?failure, "could not render the metrics");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    type Labels = BTreeSet<String>;
+
+    /// Families by name, with the labels that series have beside those of the pipeline.
+    fn told() -> BTreeMap<String, Labels> {
+        let snapshot: Snapshot = serde_json::from_value(serde_json::json!({
+            "pipeline": "p", "consumer_group": "g", "state": "running", "why": null, "plugin_digest": "",
+            "alerts": [Alert::new(crate::pipeline::snapshot::AlertName::Lag, 0, 1)],
+            "totals": crate::pipeline::snapshot::Totals::default(),
+            "partitions": [{"topic": "t", "partition": 0, "committed": 0, "position": 0, "end": 1,
+                "held": 0, "held_bytes": 0, "oldest_unfinished_ms": null, "holder": null}],
+        }))
+        .unwrap();
+        let metrics = Metrics::new().unwrap();
+        let _series_at_zero = metrics.answering_pipeline("p", "g", &["t"]);
+        let text = metrics.render(&[snapshot], 0, |_, _, _| None).unwrap();
+        let text = String::from_utf8(text).unwrap() + LATE_REPLIES;
+        let families = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+        let labels = |family: &str| -> Labels {
+            let series = text.lines().filter_map(|line| line.strip_prefix(family));
+            let braced = series.filter_map(|rest| rest.split_once('{')?.1.split_once('}'));
+            let pairs = braced.flat_map(|(pairs, _)| pairs.split(','));
+            let names = pairs.filter_map(|pair| Some(pair.split_once('=')?.0.to_owned()));
+            names
+                .filter(|name| !["pipeline", "consumer_group", "le"].contains(&name.as_str()))
+                .collect()
+        };
+        families
+            .map(|family| (family.to_owned(), labels(family)))
+            .collect()
+    }
+
+    #[test]
+    fn the_documentation_tells_of_every_metric_with_its_labels_and_of_no_other() {
+        let page = include_str!("../../../docs/observing.md");
+        let rows = page.lines().filter(|line| line.starts_with("| `wasmill_"));
+        let words = |cell: &str| -> Labels {
+            let odd = cell.split('`').skip(1).step_by(2);
+            odd.map(str::to_owned).collect()
+        };
+        let documented: BTreeMap<String, Labels> = rows
+            .map(|row| {
+                let mut cells = row.trim_matches('|').split('|');
+                let name = words(cells.next().unwrap()).into_iter().next().unwrap();
+                (name, words(cells.next().unwrap()))
+            })
+            .collect();
+        assert_eq!(documented, told());
     }
 }

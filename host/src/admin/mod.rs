@@ -2,11 +2,16 @@
 //! (`routes.rs`, `guard.rs`, served by `port.rs`), the client of it ([`remote::Remote`]), and the health
 //! port. Not here: how a person types and reads it (`cli/`).
 pub mod audit;
+#[cfg(test)]
+mod bounds;
 pub mod console;
 pub mod error;
+#[cfg(test)]
+mod failing;
 pub mod fingerprint;
 pub mod guard;
 pub mod health;
+pub mod lanes;
 pub mod letters;
 pub mod logs;
 mod observe_routes;

@@ -7,6 +7,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::console::Console;
+use super::lanes::Lane;
 use super::logs::{LogPage, LogQuery};
 use super::routes::{Asked, Reply, Shared, Wanted, answer, path_of, query_of};
 use super::trace::{Trace, TraceQuery};
@@ -25,7 +26,7 @@ pub(super) fn described() -> OpenApiRouter<Arc<Console>> {
 )]
 async fn logs(State(console): Shared, query: Asked<LogQuery>) -> Reply<LogPage> {
     let query = query_of(query)?;
-    answer(console, move |console| console.logs(&query)).await
+    answer(console, Lane::Read, move |console| console.logs(&query)).await
 }
 
 #[utoipa::path(
@@ -40,5 +41,8 @@ async fn trace(
     query: Asked<TraceQuery>,
 ) -> Reply<Trace> {
     let (id, query) = (path_of(path)?, query_of(query)?);
-    answer(console, move |console| console.trace(&id, &query)).await
+    answer(console, Lane::Read, move |console| {
+        console.trace(&id, &query)
+    })
+    .await
 }

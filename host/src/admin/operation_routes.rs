@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 
 use super::console::Console;
 use super::error::{Code, Error};
+use super::lanes::Lane;
 use super::operations::{Changes, Order, RejectRequest, ReloadRequest};
 use super::routes::{Reply, Shared, Wanted, answer, json_of, path_of};
 use super::seek::{SeekReply, SeekRequest};
@@ -39,7 +40,7 @@ pub(super) fn described() -> OpenApiRouter<Arc<Console>> {
     responses((status = OK, body = Vec<Snapshot>, description = "how all pipelines stand")),
 )]
 async fn pipelines(State(console): Shared) -> Reply<Vec<Snapshot>> {
-    answer(console, |console| Ok(console.snapshots())).await
+    answer(console, Lane::Look, |console| Ok(console.snapshots())).await
 }
 
 #[utoipa::path(
@@ -50,7 +51,7 @@ async fn pipelines(State(console): Shared) -> Reply<Vec<Snapshot>> {
 )]
 async fn pipeline(State(console): Shared, path: Wanted<String>) -> Reply<Snapshot> {
     let name = path_of(path)?;
-    answer(console, move |console| known(console, &name)).await
+    answer(console, Lane::Look, move |console| known(console, &name)).await
 }
 
 #[utoipa::path(
@@ -61,10 +62,9 @@ async fn pipeline(State(console): Shared, path: Wanted<String>) -> Reply<Snapsho
 )]
 async fn partitions(State(console): Shared, path: Wanted<String>) -> Reply<Vec<PartitionSnapshot>> {
     let name = path_of(path)?;
-    answer(
-        console,
-        move |console| Ok(known(console, &name)?.partitions),
-    )
+    answer(console, Lane::Look, move |console| {
+        Ok(known(console, &name)?.partitions)
+    })
     .await
 }
 
@@ -76,7 +76,7 @@ async fn partitions(State(console): Shared, path: Wanted<String>) -> Reply<Vec<P
 )]
 async fn pause(State(console): Shared, path: Wanted<String>) -> Reply<Changes> {
     let pipeline = path_of(path)?;
-    answer(console, move |console| {
+    answer(console, Lane::Order, move |console| {
         console.order(Order::Pause { pipeline })
     })
     .await
@@ -90,7 +90,7 @@ async fn pause(State(console): Shared, path: Wanted<String>) -> Reply<Changes> {
 )]
 async fn drain(State(console): Shared, path: Wanted<String>) -> Reply<Changes> {
     let pipeline = path_of(path)?;
-    answer(console, move |console| {
+    answer(console, Lane::Order, move |console| {
         console.order(Order::Drain { pipeline })
     })
     .await
@@ -104,7 +104,7 @@ async fn drain(State(console): Shared, path: Wanted<String>) -> Reply<Changes> {
 )]
 async fn resume(State(console): Shared, path: Wanted<String>) -> Reply<Changes> {
     let pipeline = path_of(path)?;
-    answer(console, move |console| {
+    answer(console, Lane::Order, move |console| {
         console.order(Order::Resume { pipeline })
     })
     .await
@@ -118,7 +118,7 @@ async fn resume(State(console): Shared, path: Wanted<String>) -> Reply<Changes> 
 )]
 async fn reload(State(console): Shared, headers: HeaderMap, body: Body) -> Reply<Changes> {
     let ReloadRequest { accept_change } = json_of(&headers, body)?;
-    answer(console, move |console| {
+    answer(console, Lane::Order, move |console| {
         console.order(Order::Reload { accept_change })
     })
     .await
@@ -139,7 +139,10 @@ async fn seek(
 ) -> Reply<SeekReply> {
     let group = path_of(path)?;
     let request: SeekRequest = json_of(&headers, body)?;
-    answer(console, move |console| console.seek(&group, &request)).await
+    answer(console, Lane::Order, move |console| {
+        console.seek(&group, &request)
+    })
+    .await
 }
 
 #[utoipa::path(
@@ -157,7 +160,7 @@ async fn reject(
 ) -> Reply<Changes> {
     let group = path_of(path)?;
     let request: RejectRequest = json_of(&headers, body)?;
-    answer(console, move |console| {
+    answer(console, Lane::Order, move |console| {
         console.order(Order::Reject { group, request })
     })
     .await

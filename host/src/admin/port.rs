@@ -26,7 +26,7 @@ pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Headers of a request.
 pub const HEADERS_MAX: usize = 64;
 /// A connection older than this is closed after the request that it is in.
-pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
+pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(if cfg!(test) { 14 } else { 300 });
 
 /// Accepts until `stop` turns true, then returns when the requests that run have ended.
 pub(super) async fn serve(

@@ -13,13 +13,12 @@ use tokio::task::JoinHandle;
 
 use super::console::Console;
 use super::guard::{Guarded, Scheme};
+use super::lanes::BLOCKING_THREADS_MAX;
 use super::token::{self, Address, Token};
 use super::{health, port, routes, tls};
 use crate::config::valid::Tls;
 use crate::telemetry::metrics::Metrics;
 
-/// Requests of both ports that may wait for the disk at a time.
-pub const BLOCKING_THREADS_MAX: usize = 8;
 /// Connections that the system holds until they are accepted: as many as may be open.
 const BACKLOG: u32 = 2_048;
 /// How long [`Ports::close`] waits for requests that run.

@@ -16,6 +16,7 @@ use utoipa_axum::routes;
 
 use super::console::Console;
 use super::error::{Code, Error};
+use super::lanes::Lane;
 use super::requests::REQUEST_WAIT_MAX;
 use super::routes::{Asked, Reply, Shared, Wanted, answer, json_of, path_of, query_of};
 use super::time::parse_span;
@@ -61,7 +62,7 @@ async fn request(
     let timeout_ms = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
     let deadline_ms = console.now_ms().saturating_add(timeout_ms);
     let asked = Arc::clone(&console);
-    let begun = answer(Arc::clone(&console), move |console| {
+    let begun = answer(Arc::clone(&console), Lane::Write, move |console| {
         console.known_topic(&topic)?;
         let waits = console.requests()?.begin(&mut record, deadline_ms)?;
         console.produce(&topic, &[record])?;
@@ -93,4 +94,18 @@ fn timeout(text: Option<&str>) -> Result<Duration, Error> {
             ),
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_wait_max_bounds_the_timeout_of_a_request() {
+        assert_eq!(timeout(None).unwrap(), TIMEOUT_DEFAULT);
+        assert_eq!(timeout(Some("50s")).unwrap(), REQUEST_WAIT_MAX);
+        for bad in ["50001ms", "1h", "0s", "soon"] {
+            assert_eq!(timeout(Some(bad)).unwrap_err().code, Code::Invalid, "{bad}");
+        }
+    }
 }

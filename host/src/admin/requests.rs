@@ -394,6 +394,14 @@ mod tests {
     }
 
     #[test]
+    fn answers_are_kept_up_to_reply_topic_bytes() {
+        let (_dir, requests) = requests();
+        let name = requests.reply_topic().unwrap();
+        let topic = requests.shared.log.topic(&name).unwrap();
+        assert_eq!(topic.spec.retention.bytes, Some(REPLY_TOPIC_BYTES));
+    }
+
+    #[test]
     fn requests_max_bounds_who_waits_and_who_leaves_makes_room() {
         let (_dir, requests) = requests();
         let mut waiting = Vec::new();

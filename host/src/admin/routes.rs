@@ -20,6 +20,7 @@ use super::console::Console;
 use super::error::{Code, Error};
 use super::fingerprint::Fingerprint;
 use super::guard::{Guarded, body_too_large, guard};
+use super::lanes::Lane;
 use super::letters;
 use super::observe_routes;
 use super::openapi;
@@ -33,7 +34,7 @@ use super::wire::{
 /// Body of a request, bytes.
 pub const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Longest wait of a long poll.
-pub const WAIT_MAX: Duration = Duration::from_secs(20);
+pub const WAIT_MAX: Duration = Duration::from_secs(if cfg!(test) { 5 } else { 20 });
 /// How often a long poll looks again.
 const WAIT_STEP: Duration = Duration::from_millis(20);
 
@@ -78,7 +79,7 @@ pub(super) fn described() -> (Router<Arc<Console>>, OpenApi) {
     responses((status = OK, body = Status, description = "the host, its store and its pipelines")),
 )]
 async fn status(State(console): Shared) -> Reply<Status> {
-    answer(console, |console| console.status()).await
+    answer(console, Lane::Look, |console| console.status()).await
 }
 
 #[utoipa::path(
@@ -87,7 +88,7 @@ async fn status(State(console): Shared) -> Reply<Status> {
     responses((status = OK, body = Vec<TopicSummary>, description = "all topics")),
 )]
 async fn topics(State(console): Shared) -> Reply<Vec<TopicSummary>> {
-    answer(console, |console| console.topics()).await
+    answer(console, Lane::Read, |console| console.topics()).await
 }
 
 #[utoipa::path(
@@ -102,7 +103,10 @@ async fn create_topic(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<TopicDescription>), Error> {
     let wanted: CreateTopic = json_of(&headers, body)?;
-    let made = answer(console, move |console| console.create_topic(&wanted)).await?;
+    let made = answer(console, Lane::Write, move |console| {
+        console.create_topic(&wanted)
+    })
+    .await?;
     Ok((StatusCode::CREATED, made))
 }
 
@@ -114,7 +118,7 @@ async fn create_topic(
 )]
 async fn topic(State(console): Shared, path: Wanted<String>) -> Reply<TopicDescription> {
     let topic = path_of(path)?;
-    answer(console, move |console| console.topic(&topic)).await
+    answer(console, Lane::Read, move |console| console.topic(&topic)).await
 }
 
 #[utoipa::path(
@@ -131,7 +135,7 @@ async fn produce(
 ) -> Reply<ProduceReply> {
     let topic = path_of(path)?;
     let request: ProduceRequest = json_of(&headers, body)?;
-    answer(console, move |console| {
+    answer(console, Lane::Write, move |console| {
         console.produce(&topic, &request.records)
     })
     .await
@@ -154,7 +158,10 @@ async fn read(
     let until = tokio::time::Instant::now() + wait;
     loop {
         let (wanted, console) = (Arc::clone(&topic), Arc::clone(&console));
-        let Json(page) = answer(console, move |console| console.read(&wanted, &request)).await?;
+        let Json(page) = answer(console, Lane::Read, move |console| {
+            console.read(&wanted, &request)
+        })
+        .await?;
         if !page.messages.is_empty() || tokio::time::Instant::now() >= until {
             return Ok(Json(page));
         }
@@ -183,7 +190,7 @@ async fn offset(
 ) -> Reply<OffsetReply> {
     let (topic, partition) = path_of(path)?;
     let at = query_of(query)?.timestamp_ms;
-    answer(console, move |console| {
+    answer(console, Lane::Read, move |console| {
         console.offset_at(&topic, partition, at)
     })
     .await
@@ -195,7 +202,7 @@ async fn offset(
     responses((status = OK, body = Vec<GroupSummary>, description = "all consumer groups")),
 )]
 async fn groups(State(console): Shared) -> Reply<Vec<GroupSummary>> {
-    answer(console, |console| console.groups()).await
+    answer(console, Lane::Read, |console| console.groups()).await
 }
 
 #[utoipa::path(
@@ -206,7 +213,7 @@ async fn groups(State(console): Shared) -> Reply<Vec<GroupSummary>> {
 )]
 async fn group(State(console): Shared, path: Wanted<String>) -> Reply<GroupDescription> {
     let group = path_of(path)?;
-    answer(console, move |console| console.group(&group)).await
+    answer(console, Lane::Read, move |console| console.group(&group)).await
 }
 
 #[utoipa::path(
@@ -217,7 +224,7 @@ async fn group(State(console): Shared, path: Wanted<String>) -> Reply<GroupDescr
 )]
 async fn fingerprint(State(console): Shared, path: Wanted<(String, String)>) -> Reply<Fingerprint> {
     let (group, pipeline) = path_of(path)?;
-    answer(console, move |console| {
+    answer(console, Lane::Read, move |console| {
         console.fingerprint(&group, &pipeline)
     })
     .await
@@ -251,9 +258,23 @@ async fn wrong_method() -> Error {
 /// Runs `ask` on a thread that may block: the log reads from disk and waits for fsync.
 pub(super) async fn answer<T: Send + 'static>(
     console: Arc<Console>,
+    lane: Lane,
     ask: impl FnOnce(&Console) -> Result<T, Error> + Send + 'static,
 ) -> Reply<T> {
-    match tokio::task::spawn_blocking(move || ask(&console)).await {
+    let may_begin = |console: &Console| match lane {
+        Lane::Write => console.takes_writes(),
+        _ => Ok(()),
+    };
+    may_begin(&console)?;
+    let place = console.lanes.enter(lane).await;
+    // It may have begun to fail meanwhile.
+    may_begin(&console)?;
+    let asked = tokio::task::spawn_blocking(move || {
+        // Whoever asked may be gone; the thread is taken until this is done.
+        let _place = place;
+        ask(&console)
+    });
+    match asked.await {
         Ok(answer) => answer.map(Json),
         Err(failure) => {
             tracing::error!(%failure, "an admin request failed");

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use super::guard::REQUEST_TIME_MAX;
-use super::port::HEAD_TIME_MAX;
+use super::port::{CONNECTION_AGE_MAX, HEAD_TIME_MAX};
 use super::tests::{Host, host};
 
 /// A loaded machine may be so late.
@@ -41,6 +41,30 @@ fn a_head_that_does_not_come_within_head_time_max_ends_its_connection() {
     assert!(!answer.contains("200 OK"), "{answer}");
     assert!(
         took >= HEAD_TIME_MAX - Duration::from_secs(1) && took < HEAD_TIME_MAX + LATE_MAX,
+        "{took:?}"
+    );
+}
+
+#[test]
+fn a_connection_older_than_connection_age_max_is_closed_after_its_request() {
+    let host = host();
+    let mut old = connect(&host);
+    let began = Instant::now();
+    // Never idle for as long as a connection may be.
+    for pause in [0, 7] {
+        std::thread::sleep(Duration::from_secs(pause));
+        let asks = b"GET /v1/status HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: keep-alive\r\n\r\n";
+        old.write_all(asks).unwrap();
+        let mut answer = [0; 12];
+        old.read_exact(&mut answer).unwrap();
+        let mut rest = [0; 4096];
+        let _rest = old.read(&mut rest).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 401");
+    }
+    let _end = until_closed(&mut old);
+    let took = began.elapsed();
+    assert!(
+        took >= CONNECTION_AGE_MAX && took < CONNECTION_AGE_MAX + Duration::from_millis(2_500),
         "{took:?}"
     );
 }

@@ -33,16 +33,19 @@ pub(super) fn loopback() -> SocketAddr {
 }
 
 pub(super) fn host() -> Host {
+    host_with(Options::default(), |console| console)
+}
+
+pub(super) fn host_with(options: Options, more: impl FnOnce(Console) -> Console) -> Host {
     let dir = tempfile::tempdir().unwrap();
-    let log = Log::open(dir.path().join("log"), Options::default()).unwrap();
+    let log = Log::open(dir.path().join("log"), options).unwrap();
     let partitions = NonZeroU32::new(2).unwrap();
     log.create_topic(&TopicSpec::new("orders", partitions))
         .unwrap();
     let snapshots = Arc::new(Mutex::new(vec![snapshot(State::Running)]));
     let seen = Arc::clone(&snapshots);
-    let console = Arc::new(Console::new(log.clone(), move || {
-        seen.lock().unwrap().clone()
-    }));
+    let console = Console::new(log.clone(), move || seen.lock().unwrap().clone());
+    let console = Arc::new(more(console));
     let metrics = Metrics::new().unwrap();
     let ports = Ports::open(dir.path(), loopback(), loopback(), console, metrics).unwrap();
     Host {
@@ -93,7 +96,15 @@ impl Host {
         self.remote().topics().unwrap()
     }
 
-    fn remote(&self) -> Remote {
+    pub(super) fn close(self) {
+        self.ports.close();
+    }
+
+    pub(super) const fn log(&self) -> &Log {
+        &self.log
+    }
+
+    pub(super) fn remote(&self) -> Remote {
         let token = Token::from_text(&self.token()).unwrap();
         Remote::new(&format!("http://{}", self.ports.address().admin), token).unwrap()
     }
@@ -103,7 +114,7 @@ impl Host {
         raw(self.ports.address().admin, request)
     }
 
-    fn health(&self, path: &str) -> (u16, String) {
+    pub(super) fn health(&self, path: &str) -> (u16, String) {
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: any.example\r\nConnection: close\r\n\r\n");
         raw(self.ports.address().health, &request)
@@ -323,7 +334,7 @@ fn closing_takes_the_token_and_the_address_away() {
     assert!(TcpStream::connect(admin).is_err());
 }
 
-fn record(key: Option<&str>, payload: &[u8]) -> Record {
+pub(super) fn record(key: Option<&str>, payload: &[u8]) -> Record {
     Record {
         key: key.map(|key| Blob(key.as_bytes().to_vec())),
         payload: Some(Blob(payload.to_vec())),

@@ -180,6 +180,12 @@ mod tests {
     }
 
     #[test]
+    fn a_token_has_at_most_token_len_max_characters() {
+        assert!(Token::from_text(&"t".repeat(TOKEN_LEN_MAX)).is_some());
+        assert!(Token::from_text(&"t".repeat(TOKEN_LEN_MAX + 1)).is_none());
+    }
+
+    #[test]
     fn the_token_file_is_readable_by_its_owner_only_and_new_at_every_start() {
         let dir = tempfile::tempdir().unwrap();
         let (first, second) = (Token::random(), Token::random());

@@ -152,7 +152,10 @@ impl Letter {
 }
 
 enum Role {
-    Plain,
+    Plain {
+        /// Without the header: the ID is made of its own place, so it is where the ID came into being.
+        derived: bool,
+    },
     Returned(Box<Returned>),
     DeadLetter(Box<Letter>),
 }
@@ -176,6 +179,10 @@ impl Console {
         while !cursors.is_empty() && looked_at < budget && found.len() < TRACE_EVENTS_MAX {
             let mut left = Vec::with_capacity(cursors.len());
             for mut cursor in cursors {
+                if found.len() >= TRACE_EVENTS_MAX {
+                    left.push(cursor);
+                    continue;
+                }
                 let turn = TURN.min(budget.saturating_sub(looked_at));
                 let more = self.turn(&mut cursor, turn, &wanted, query.since_ms, &mut found)?;
                 looked_at += more.0;
@@ -192,10 +199,11 @@ impl Console {
             ..LogQuery::default()
         })?;
         let groups = self.stands(&found)?;
-        let complete = cursors.is_empty() && logs.complete && logs.lines.len() < TRACE_EVENTS_MAX;
-        let mut events = self.events(found)?;
+        let all_found = cursors.is_empty() && found.len() < TRACE_EVENTS_MAX;
+        let complete = all_found && logs.complete && logs.lines.len() < TRACE_EVENTS_MAX;
+        let mut events = self.events(found, &groups)?;
         events.extend(logs.lines.into_iter().map(of_line));
-        events.extend(self.audited(id, &events)?);
+        events.extend(self.audited(id, &events, query.since_ms)?);
         in_order(&mut events);
         Ok(Trace {
             correlation_id: id.to_owned(),
@@ -253,7 +261,8 @@ impl Console {
                     break;
                 }
                 looked_at += 1;
-                if since_ms.is_none_or(|since| message.timestamp_ms >= since) {
+                let is_wanted = since_ms.is_none_or(|since| message.timestamp_ms >= since);
+                if is_wanted && found.len() < TRACE_EVENTS_MAX {
                     found.extend(wanted.look(cursor, offset, &message));
                 }
             }
@@ -263,10 +272,21 @@ impl Console {
         Ok((looked_at, is_new && lower > cursor.earliest))
     }
 
-    fn events(&self, mut found: Vec<Found>) -> Result<Vec<Event>, Error> {
-        // Where two have one time, the one that the other came of was written first.
-        found.sort_by_key(|one| (one.at_ms, one.partition, one.offset));
-        let first = found.iter().position(|one| matches!(one.role, Role::Plain));
+    fn events(&self, mut found: Vec<Found>, groups: &[Stand]) -> Result<Vec<Event>, Error> {
+        // An output has the time of the message it came of. That one has made the ID, or a group read it,
+        // which nobody need have done with the output; which topic was made first says nothing.
+        let is_read = |one: &Found| groups.iter().any(|stand| stand.place == one.place);
+        found.sort_by_cached_key(|one| {
+            let rank = match one.role {
+                Role::Plain { derived: true } => 0,
+                _ if is_read(one) => 1,
+                _ => 2,
+            };
+            (one.at_ms, rank, one.partition, one.offset)
+        });
+        let first = found
+            .iter()
+            .position(|one| matches!(one.role, Role::Plain { .. }));
         let mut events = Vec::new();
         for (index, one) in found.into_iter().enumerate() {
             events.push(self.event(one, Some(index) == first)?);
@@ -292,7 +312,7 @@ impl Console {
             text: String::new(),
         };
         Ok(match found.role {
-            Role::Plain => event,
+            Role::Plain { .. } => event,
             Role::Returned(returned) => {
                 let is_redrive = returned.dead_letter_id.is_some() && returned.attempts == 0;
                 let origin = format!(
@@ -372,7 +392,12 @@ impl Console {
     }
 
     /// What people did that names the ID, one of its places or one of its dead letters.
-    fn audited(&self, id: &str, events: &[Event]) -> Result<Vec<Event>, Error> {
+    fn audited(
+        &self,
+        id: &str,
+        events: &[Event],
+        since_ms: Option<i64>,
+    ) -> Result<Vec<Event>, Error> {
         let mut names: Vec<&str> = vec![id];
         for event in events {
             names.extend(event.place.as_deref());
@@ -386,10 +411,10 @@ impl Console {
         let entries = self.audit.newest(AUDIT_ENTRIES)?;
         let told = entries.into_iter().filter(|entry| {
             let says = |name: &&str| {
-                entry.target.contains(*name)
-                    || entry.note.as_ref().is_some_and(|note| note.contains(*name))
+                says(&entry.target, name)
+                    || entry.note.as_ref().is_some_and(|note| says(note, name))
             };
-            names.iter().any(says)
+            since_ms.is_none_or(|since| entry.at >= since) && names.iter().any(says)
         });
         Ok(told
             .map(|entry| Event {
@@ -442,7 +467,10 @@ impl Wanted<'_> {
                 .then(|| found(Role::DeadLetter(Box::new(Letter::of(&letter)))));
         }
         self.is(&message.headers, cursor.hash, cursor.partition, offset)
-            .then(|| found(Role::Plain))
+            .then(|| {
+                let derived = message.headers.last(HEADER) != Some(self.id.as_bytes());
+                found(Role::Plain { derived })
+            })
     }
 
     fn is(&self, headers: &Headers<'_>, hash: u64, partition: u32, offset: u64) -> bool {
@@ -489,6 +517,19 @@ fn in_order(events: &mut [Event]) {
     });
 }
 
+/// Whether `text` has `name` as a whole: `orders/0@1` is not in `orders/0@12`.
+fn says(text: &str, name: &str) -> bool {
+    let goes_on = |c: char| c.is_alphanumeric() || "_-/@.:".contains(c);
+    !name.is_empty()
+        && text.match_indices(name).any(|(at, _)| {
+            let (before, rest) = text.split_at(at);
+            // A full stop or a colon behind it ends a sentence, not a name.
+            let behind = rest.strip_prefix(name).unwrap_or_default();
+            let behind = behind.trim_start_matches(['.', ':']);
+            !before.ends_with(goes_on) && !behind.starts_with(goes_on)
+        })
+}
+
 fn of_line(line: LogLine) -> Event {
     let next_try_ms = line.delay_ms.map(|delay| {
         line.timestamp_ms
@@ -516,7 +557,7 @@ fn of_line(line: LogLine) -> Event {
 mod tests {
     use super::*;
     use crate::admin::wire::{Blob, CreateTopic, Header, Record};
-    use crate::connector::embedded::{Log, Options};
+    use crate::connector::embedded::{Commit, Log, Options, Write};
 
     fn console(folder: &std::path::Path) -> Console {
         let log = Log::open(folder.join("log"), Options::default()).unwrap();
@@ -531,6 +572,26 @@ mod tests {
             console.create_topic(&wanted).unwrap();
         }
         console
+    }
+
+    fn read_up_to(console: &Console, partition: PartitionId, committed: u64) {
+        let mut value = Vec::new();
+        Progress {
+            committed,
+            ..Progress::default()
+        }
+        .encode(&mut value);
+        let write = Write::Progress {
+            group: console.log.group("g").unwrap(),
+            partition,
+            value,
+        };
+        let writes = vec![write];
+        let commit = Commit {
+            writes,
+            ..Commit::default()
+        };
+        console.log.commit(commit).unwrap();
     }
 
     fn record(id: &str, at: i64) -> Record {
@@ -578,6 +639,107 @@ mod tests {
             (Some(1), Some(2_500))
         );
         assert!(trace.complete);
+    }
+
+    /// The topics are made in either order; a group has read the one that is the input.
+    #[test]
+    fn an_input_is_published_and_what_has_its_time_an_output_whichever_topic_was_made_first() {
+        for input in ["orders", "orders.done"] {
+            let folder = tempfile::tempdir().unwrap();
+            let console = console(folder.path());
+            for topic in ["orders", "orders.done"] {
+                console.produce(topic, &[record("c", 1_000)]).unwrap();
+            }
+            let id = console.log.topic(input).unwrap().partition(1).unwrap();
+            read_up_to(&console, id, 1);
+            let trace = console.trace("c", &TraceQuery::default()).unwrap();
+            let told: Vec<_> = trace
+                .events
+                .iter()
+                .map(|event| (event.what, event.place.clone().unwrap()))
+                .collect();
+            assert_eq!(told[0], (What::Published, format!("{input}/1@0")));
+            assert_eq!(told[1].0, What::Output);
+        }
+    }
+
+    /// §12.2: an ID that is made of a place was made by the message there.
+    #[test]
+    fn the_message_that_an_id_was_made_of_is_the_one_that_was_published() {
+        let folder = tempfile::tempdir().unwrap();
+        let console = console(folder.path());
+        let id = console
+            .log
+            .topic("orders.done")
+            .unwrap()
+            .partition(1)
+            .unwrap();
+        let mut chunk = crate::connector::embedded::ChunkBuilder::new();
+        chunk.push(&MessageRef {
+            timestamp_ms: 1_000,
+            ..MessageRef::default()
+        });
+        let commit = Commit {
+            appends: vec![crate::connector::embedded::Append {
+                partition: id,
+                chunk: chunk.finish(),
+            }],
+            ..Commit::default()
+        };
+        console.log.commit(commit).unwrap();
+        let headers = Headers::default();
+        let made = Correlation::of(&headers, topic_hash("orders.done"), 1, 0);
+        let made = made.text(&headers).to_owned();
+        console.produce("orders", &[record(&made, 1_000)]).unwrap();
+        let read = console.log.topic("orders").unwrap().partition(1).unwrap();
+        read_up_to(&console, read, 1);
+        let trace = console.trace(&made, &TraceQuery::default()).unwrap();
+        let told: Vec<_> = trace.events.iter().map(|event| event.what).collect();
+        assert_eq!(told, [What::Published, What::Output]);
+        assert_eq!(trace.events[0].place.as_deref(), Some("orders.done/1@0"));
+    }
+
+    #[test]
+    fn audit_entries_are_told_that_name_the_message_itself_and_are_new_enough() {
+        let folder = tempfile::tempdir().unwrap();
+        let console = console(folder.path());
+        let records: Vec<_> = (0..13).map(|n| record(&format!("c{n}"), n)).collect();
+        console.produce("orders", &records).unwrap();
+        for target in ["orders/1@1 of g", "orders/1@12 of g", "old-orders/1@1 of g"] {
+            console.record_audit("cli", "reject", target, None).unwrap();
+        }
+        let note = Some("as with c1.");
+        console.record_audit("cli", "pause", "p", note).unwrap();
+        let told = |id: &str, since_ms| {
+            let query = TraceQuery {
+                since_ms,
+                messages: None,
+            };
+            let events = console.trace(id, &query).unwrap().events;
+            let audit = events.into_iter().filter(|one| one.what == What::Audit);
+            audit.map(|one| one.text).collect::<Vec<_>>()
+        };
+        let of_one = told("c1", None);
+        assert_eq!(of_one.len(), 2, "{of_one:?}");
+        assert!(of_one.iter().any(|text| text.contains("orders/1@1 of g")));
+        assert!(of_one.iter().any(|text| text.contains("as with c1.")));
+        assert_eq!(told("c12", None).len(), 1);
+        assert!(told("c1", Some(time::now_ms() + 60_000)).is_empty());
+    }
+
+    #[test]
+    fn trace_events_max_bounds_the_messages_told_and_the_trace_says_that_it_is_not_complete() {
+        let folder = tempfile::tempdir().unwrap();
+        let console = console(folder.path());
+        for topic in ["orders", "orders.done"] {
+            let records = vec![record("c", 1); TRACE_EVENTS_MAX * 2 / 3];
+            console.produce(topic, &records).unwrap();
+        }
+        let trace = console.trace("c", &TraceQuery::default()).unwrap();
+        assert_eq!(
+            (trace.events.len(), trace.complete),
+            (TRACE_EVENTS_MAX, false)
+        );
     }
 
     #[test]

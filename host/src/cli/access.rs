@@ -77,6 +77,8 @@ impl Streams {
     fn holder(data_dir: &Path, holder: &str) -> Result<Self, Error> {
         let address = Address::read(data_dir)
             .map_err(|why| Error::failed(why.to_string(), "run the command as the host's user"))?;
+        // Written by an earlier host that was killed, the file names a port that anybody may have by now.
+        let address = address.filter(|address| holder == format!("process {}", address.pid));
         let Some(address) = address else {
             return Err(Error::failed(
                 format!(
@@ -363,6 +365,30 @@ mod tests {
     }
 
     #[test]
+    fn an_address_left_by_an_earlier_host_is_not_believed_while_the_next_one_starts() {
+        let dir = tempfile::tempdir().unwrap();
+        let stranger = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        stranger.set_nonblocking(true).unwrap();
+        let admin = stranger.local_addr().unwrap();
+        let _starting = open_log(dir.path());
+        Token::random().write(dir.path()).unwrap();
+        for tls in [false, true] {
+            Address {
+                admin,
+                health: admin,
+                tls,
+                pid: std::process::id() + 1,
+                version: "0".into(),
+            }
+            .write(dir.path())
+            .unwrap();
+            let why = message(Streams::open(dir.path(), IfAbsent::Refuse));
+            assert!(why.contains("has no admin port (yet)"), "{why}");
+        }
+        assert!(stranger.accept().is_err(), "the stranger was asked");
+    }
+
+    #[test]
     fn a_holder_that_does_not_answer_is_an_error_that_says_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
         let _log = open_log(dir.path());
@@ -375,7 +401,7 @@ mod tests {
             admin: free,
             health: free,
             tls: false,
-            pid: 1,
+            pid: std::process::id(),
             version: "0".into(),
         }
         .write(dir.path())

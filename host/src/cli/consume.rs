@@ -1,6 +1,7 @@
 //! `wasmill consume TOPIC`: shows messages of a topic without a consumer group and without changing
 //! anything. Order holds per partition.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -27,7 +28,7 @@ pub(super) enum OutputFormat {
     Text,
     /// One JSON object a line; bytes that are not UTF-8 as {"base64": …}
     Json,
-    /// Payloads as they are, each followed by a line end
+    /// Payloads as they are, each followed by a line end; on a terminal escaped as in text
     Raw,
 }
 
@@ -198,15 +199,21 @@ fn show(consume: &Consume, message: &Message, out: &mut Out) -> Result<(), Error
     match consume.format {
         OutputFormat::Json => out.json_line(message),
         OutputFormat::Raw => {
-            out.bytes(
-                message
-                    .payload
-                    .as_ref()
-                    .map_or(&[], |payload| payload.0.as_slice()),
-            )?;
+            let payload = message.payload.as_ref();
+            let payload = payload.map_or(&[][..], |payload| payload.0.as_slice());
+            out.bytes(&raw(payload, out.is_terminal()))?;
             out.bytes(b"\n")
         }
         OutputFormat::Text => out.line(line(message, consume.headers)),
+    }
+}
+
+/// A payload as it is, unless a terminal would obey it.
+fn raw(payload: &[u8], to_terminal: bool) -> Cow<'_, [u8]> {
+    if to_terminal {
+        text::of_bytes(payload).into_bytes().into()
+    } else {
+        payload.into()
     }
 }
 
@@ -229,4 +236,48 @@ pub(super) fn line(message: &Message, headers: bool) -> String {
         }
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::wire::Header;
+    use proptest::prelude::*;
+
+    const HOSTILE: &[u8] = b"\x1b]0;owned\x07\x1b[2J\r\n\xc2\x9b31m";
+
+    proptest! {
+        /// As `consume` and `tap` show it: one line, and nothing that a terminal obeys.
+        #[test]
+        fn a_message_of_any_bytes_is_one_line_that_no_terminal_obeys(
+            mut parts in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 3),
+            name in any::<String>(),
+        ) {
+            parts[0].extend_from_slice(HOSTILE);
+            let mut blob = || Some(Blob(parts.pop().unwrap()));
+            let message = Message {
+                topic: "t".to_owned(),
+                partition: 0,
+                offset: 7,
+                timestamp_ms: 0,
+                key: blob(),
+                payload: blob(),
+                headers: vec![Header { name, value: blob() }],
+            };
+            let line = line(&message, true);
+            let obeyed = line.chars().filter(|c| c.is_control() && *c != '\t');
+            prop_assert_eq!(obeyed.count(), 0, "{}", line);
+            let turned = '\u{202e}';
+            prop_assert!(!line.contains(turned));
+            prop_assert_eq!(line.matches('\t').count(), 4);
+        }
+    }
+
+    #[test]
+    fn a_raw_payload_is_what_it_is_in_a_file_and_escaped_on_a_terminal() {
+        assert_eq!(&*raw(HOSTILE, false), HOSTILE);
+        let shown = raw(HOSTILE, true);
+        assert!(!shown.iter().any(u8::is_ascii_control), "{shown:?}");
+        assert_eq!(&*raw(b"{\"n\": 1}", true), b"{\"n\": 1}");
+    }
 }

@@ -31,6 +31,7 @@ pub(super) enum Format {
 pub(super) struct Out {
     writer: BufWriter<StdoutLock<'static>>,
     colours: bool,
+    is_terminal: bool,
 }
 
 impl Out {
@@ -39,6 +40,7 @@ impl Out {
         let stdout = io::stdout();
         Self {
             colours: colours(stdout.is_terminal()),
+            is_terminal: stdout.is_terminal(),
             writer: BufWriter::with_capacity(BUFFER_BYTES, stdout.lock()),
         }
     }
@@ -110,6 +112,12 @@ impl Out {
     #[must_use]
     pub(super) const fn colours(&self) -> bool {
         self.colours
+    }
+
+    /// Whether a terminal reads what is written: it obeys bytes.
+    #[must_use]
+    pub(super) const fn is_terminal(&self) -> bool {
+        self.is_terminal
     }
 
     pub(super) fn flush(&mut self) -> Result<(), Error> {

@@ -211,22 +211,31 @@ pub(super) fn holder_lines(
         lines.push(format!("last error: {}", text::escape(error)));
     }
     lines.push(format!("what to do: {}", advice(holder)));
-    for command in commands(topic, partition, group, holder) {
-        lines.push(format!("  {}", text::escape(&command)));
+    let commands = commands(topic, partition, group, holder);
+    lines.extend(commands.into_iter().map(|command| format!("  {command}")));
+    if !is_plain(&holder.correlation_id) {
+        lines.push(
+            "its correlation ID has characters that a shell may take for its own: no command with it is shown"
+                .to_owned(),
+        );
     }
     lines
 }
 
 /// To copy: what the message is, what happened to it, and how to let the partition go on without it.
+/// Only with words that are plain.
 fn commands(topic: &str, partition: u32, group: &str, holder: &Holder) -> Vec<String> {
-    let (topic, group, id) = (shell(topic), shell(group), shell(&holder.correlation_id));
+    let id = &holder.correlation_id;
     let offset = holder.offset;
-    let mut commands = vec![
-        format!("wasmill show {topic}/{partition}@{offset}"),
-        format!("wasmill trace {id}"),
-        format!("wasmill logs --correlation-id {id}"),
-    ];
-    if holder.waits_for == WaitsFor::Retry {
+    let mut commands = Vec::new();
+    if is_plain(topic) {
+        commands.push(format!("wasmill show {topic}/{partition}@{offset}"));
+    }
+    if is_plain(id) {
+        commands.push(format!("wasmill trace {id}"));
+        commands.push(format!("wasmill logs --correlation-id {id}"));
+    }
+    if holder.waits_for == WaitsFor::Retry && is_plain(topic) && is_plain(group) {
         commands.push(format!(
             "wasmill reject {topic}/{partition}@{offset} --group {group} --note 'why it is given up'"
         ));
@@ -234,14 +243,11 @@ fn commands(topic: &str, partition: u32, group: &str, holder: &Holder) -> Vec<St
     commands
 }
 
-/// One word for a shell: correlation IDs are whatever a stranger wrote.
-fn shell(word: &str) -> String {
+/// Whether a shell takes `word` for one word and a command for no option. Correlation IDs are whatever a
+/// stranger wrote; quoting them would be undone by what is escaped for the terminal, so others are not shown.
+fn is_plain(word: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
-    if !word.is_empty() && !word.starts_with('-') && word.chars().all(is_plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
+    !word.is_empty() && !word.starts_with('-') && word.chars().all(is_plain)
 }
 
 fn waiting(holder: &Holder, now_ms: i64) -> String {
@@ -264,10 +270,12 @@ fn waiting(holder: &Holder, now_ms: i64) -> String {
         WaitsFor::Claim => "waits for another message with the same idempotency key".to_owned(),
         WaitsFor::Sequence => format!(
             "{}; it waits until {}",
-            holder
-                .error
-                .as_deref()
-                .unwrap_or("a number before it is missing"),
+            text::escape(
+                holder
+                    .error
+                    .as_deref()
+                    .unwrap_or("a number before it is missing")
+            ),
             holder.next_try_ms.map_or_else(String::new, time::rfc3339)
         ),
         WaitsFor::Settlement => format!("{attempts}; what it caused is not durable yet"),
@@ -340,19 +348,60 @@ mod tests {
         assert!(advice(&held(WaitsFor::Retry)).contains("after attempt 5"));
     }
 
+    /// What a shell makes of a command to copy: its words, and whether anything else ran.
+    fn words_of_a_shell(command: &str) -> Vec<String> {
+        let rest = command.trim().strip_prefix("wasmill").unwrap();
+        let script = format!("wasmill() {{ printf '%s\\n' \"$@\"; }}\nwasmill{rest}");
+        let ran = std::process::Command::new("/bin/sh")
+            .args(["-c", &script])
+            .env_clear()
+            .output()
+            .unwrap();
+        assert!(ran.status.success() && ran.stderr.is_empty(), "{ran:?}");
+        let told = String::from_utf8(ran.stdout).unwrap();
+        told.lines().map(str::to_owned).collect()
+    }
+
     #[test]
     fn the_commands_to_copy_are_safe_whatever_the_correlation_id_says() {
-        let mut holder = held(WaitsFor::Retry);
-        holder.correlation_id = "x'; rm -rf ~".into();
-        let commands = commands("orders", 3, "g", &holder);
-        assert_eq!(
-            commands[..2],
-            [
-                "wasmill show orders/3@7",
-                r"wasmill trace 'x'\''; rm -rf ~'",
-            ]
-        );
-        assert!(commands[3].starts_with("wasmill reject orders/3@7 --group g "));
+        for id in [
+            "0194f3c1-1111-7000-8000-000000000000",
+            "x'; echo evil; : '",
+            r"x\'; echo evil; : '",
+            "x\necho evil",
+            "$(echo evil)",
+            "`echo evil`",
+            "x;echo evil",
+            "--follow",
+            "~",
+            "*",
+            "",
+        ] {
+            let mut holder = held(WaitsFor::Retry);
+            holder.correlation_id = id.into();
+            let lines = holder_lines("orders/3@7", "orders", 3, "g", &holder);
+            let commands = lines.iter().filter(|line| line.starts_with("  wasmill "));
+            let words: Vec<_> = commands.map(|line| words_of_a_shell(line)).collect();
+            let is_plain = id.starts_with("0194");
+            assert_eq!(words.len(), if is_plain { 4 } else { 2 }, "{lines:#?}");
+            assert_eq!(words[0], ["show", "orders/3@7"]);
+            if is_plain {
+                assert_eq!(words[1], ["trace", id]);
+                assert_eq!(words[2], ["logs", "--correlation-id", id]);
+            } else {
+                let last = lines.last().unwrap();
+                assert!(last.contains("no command with it"), "{lines:#?}");
+            }
+            let reject = words.last().unwrap();
+            let note = "why it is given up";
+            assert_eq!(
+                reject[..],
+                ["reject", "orders/3@7", "--group", "g", "--note", note]
+            );
+        }
+        let lines = holder_lines("p", "o'; echo evil; '", 3, "g'", &held(WaitsFor::Retry));
+        let commands = lines.iter().filter(|line| line.starts_with("  wasmill "));
+        assert_eq!(commands.count(), 2, "{lines:#?}");
     }
 
     #[test]

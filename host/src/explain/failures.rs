@@ -207,12 +207,18 @@ fn give_up(pipeline: &Pipeline) -> String {
 fn circuit(pipeline: &Pipeline) -> Rule {
     let then = match pipeline.circuit {
         None => "not recognised (`circuit: false`): while it is down, messages spend their attempts and become dead letters".to_owned(),
-        Some(circuit) => format!(
-            "when {} fail with retryable errors or timeouts within {} and nothing succeeds in between, the pipeline pauses and is unhealthy; one message every {} probes and spends no attempt; the first success lets it go on",
-            count(circuit.distinct_keys.get().into(), "different key"),
-            time(circuit.window),
-            time(circuit.probe_interval)
-        ),
+        Some(circuit) => {
+            let keys = count(circuit.distinct_keys.get().into(), "different key");
+            let few = match pipeline.ordering.by {
+                By::Partition => format!("; a failing message holds its partition, so at most one for each partition counts until it is given up: with fewer than {} it is not recognised", count(circuit.distinct_keys.get().into(), "partition")),
+                _ => String::new(),
+            };
+            format!(
+                "when the first attempts on messages with {keys} (without a key each counts) fail with retryable errors or timeouts within {} and nothing succeeds in between, the pipeline pauses and is unhealthy; later attempts do not count{few}; one message every {} probes and spends no attempt; the first success lets it go on",
+                time(circuit.window),
+                time(circuit.probe_interval)
+            )
+        }
     };
     rule("a dependency is down", then)
 }

@@ -161,7 +161,7 @@ pub(super) fn calls(config: &Config, pipeline: &Pipeline) -> Vec<Rule> {
     rules.push(rule(
         "concurrency",
         format!(
-            "{} at the same time on a host",
+            "at most {} at the same time on a host, and at most one for each partition of the source",
             count(handler.concurrency.get().into(), "call")
         ),
     ));
@@ -243,13 +243,17 @@ pub(super) fn publishes(config: &Config, pipeline: &Pipeline) -> Vec<Rule> {
     rules
 }
 
+/// Whether the handler answers or not.
+const EXPIRED: &str = "A request past its `wasmill-deadline` is finished without a call";
+
 fn replies(pipeline: &Pipeline) -> String {
     if pipeline.reply_topics.is_empty() {
-        return "goes nowhere (`reply: { topics: [] }`): dropped and counted, its message succeeds"
-            .to_owned();
+        return format!(
+            "goes nowhere (`reply: {{ topics: [] }}`): dropped and counted, its message succeeds. {EXPIRED}"
+        );
     }
     format!(
-        "goes to the topic in the message's `reply-to` if that is {} and is there, with its correlation ID; else it is dropped and counted, and its message succeeds. A request past its `wasmill-deadline` is finished without a call",
+        "goes to the topic in the message's `reply-to` if that is {} and is there, with its correlation ID; else it is dropped and counted, and its message succeeds. {EXPIRED}",
         list(&pipeline.reply_topics)
     )
 }

@@ -112,3 +112,36 @@ fn audit(order: &Order, answer: &Result<Answer, Error>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_max_bounds_what_waits_and_a_host_that_ends_answers_all() {
+        let (desk, operations) = Desk::new(None);
+        let order = || {
+            operations(Order::Pause {
+                pipeline: "p".to_owned(),
+            })
+        };
+        std::thread::scope(|scope| {
+            let all: Vec<_> = (0..=ORDERS_MAX).map(|_| scope.spawn(order)).collect();
+            let until = Instant::now() + Duration::from_secs(30);
+            while !all.iter().any(|one| one.is_finished()) {
+                assert!(Instant::now() < until, "nobody was refused");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+            let waiting = all.iter().filter(|one| !one.is_finished()).count();
+            assert_eq!(waiting, ORDERS_MAX);
+            drop(desk);
+            let answers: Vec<_> = all
+                .into_iter()
+                .map(|one| one.join().unwrap().unwrap_err().message)
+                .collect();
+            let refused = answers.iter().filter(|why| why.contains("wait already"));
+            assert_eq!(refused.count(), 1, "{answers:?}");
+        });
+    }
+}

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use crate::admin::console::Console;
 use crate::admin::letters::runner::Runner;
 use crate::admin::ports::{self, Ports};
-use crate::admin::token::Token;
+use crate::admin::token::{self, Token};
 use crate::config::valid::Config;
 use crate::config::{self, secret};
 use crate::connector::embedded::{self, Log, Options};
@@ -166,6 +166,8 @@ impl Opened {
             ..Options::default()
         };
         let log = Log::open(data_dir.join(LOG_DIR), options)?;
+        // Whatever a killed host left: a command must not take its address for ours while we start.
+        token::remove(data_dir);
         let metrics = Metrics::new()?;
         let engine = start::engine(config)?;
         let prepared = pipelines::prepare(config, &engine, &log, choices.accept_change)?;

@@ -179,6 +179,17 @@ impl Prepared {
             .max(1)
     }
 
+    fn metrics(&self, metrics: &Metrics) -> PipelineMetrics {
+        let targets = self.targets.iter();
+        let names: Vec<&str> = targets.map(|topic| topic.name.as_str()).collect();
+        let (name, group) = (&self.plan.pipeline, &self.plan.consumer_group);
+        if self.plan.reply.0.is_empty() {
+            metrics.pipeline(name, group, &names)
+        } else {
+            metrics.answering_pipeline(name, group, &names)
+        }
+    }
+
     /// What its spans say of it.
     fn described(&self) -> Described {
         Described::new(
@@ -220,11 +231,6 @@ impl Prepared {
                 share.push(place);
             }
         }
-        let names: Vec<&str> = self
-            .targets
-            .iter()
-            .map(|topic| topic.name.as_str())
-            .collect();
         let started = Started {
             log: log.clone(),
             plan: Arc::clone(&self.plan),
@@ -241,7 +247,7 @@ impl Prepared {
                 .rate_limit
                 .map(|limit| Arc::new(Rate::new(limit))),
             watch: Arc::clone(watch),
-            metrics: metrics.pipeline(&self.plan.pipeline, &self.plan.consumer_group, &names),
+            metrics: self.metrics(metrics),
             spans: spans.clone(),
             described: Arc::new(self.described()),
             claims: self

@@ -85,6 +85,7 @@ where
                 })
                 .ok_or(Dropped::TooLarge)?;
             self.settlement.publish(target, &answer);
+            self.counts.publish(target);
             Ok(())
         });
         if let Err(why) = &answered {

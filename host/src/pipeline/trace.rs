@@ -6,7 +6,8 @@ use crate::pipeline::settlement::Target;
 
 /// The header with the creation context of a message (W3C Trace Context).
 pub const HEADER: &str = "traceparent";
-/// Spans of one settlement that are linked to it; those beyond are told and not linked.
+/// Attempts of one settlement that are linked to its span and whose publishes are told; of those beyond
+/// only the attempt itself is.
 pub const SETTLEMENT_SPANS_MAX: usize = 128;
 /// Publishes of one message that are told one by one.
 pub const SENDS_MAX: usize = 32;
@@ -57,10 +58,11 @@ impl Context {
 }
 
 impl SpanRef {
-    /// As the `traceparent` of a sampled message.
+    /// As the `traceparent` of a message for which it was decided whether it is traced.
     #[must_use]
-    pub fn traceparent(&self) -> String {
-        format!("00-{:032x}-{:016x}-01", self.trace, self.span)
+    pub fn traceparent(&self, is_sampled: bool) -> String {
+        let flags = u8::from(is_sampled);
+        format!("00-{:032x}-{:016x}-{flags:02x}", self.trace, self.span)
     }
 }
 
@@ -221,8 +223,10 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let at = SpanRef { trace: 7, span: 9 };
-        let context = parsed(&at.traceparent()).unwrap();
-        assert_eq!((context.at, context.is_sampled), (at, true));
+        for is_sampled in [true, false] {
+            let context = parsed(&at.traceparent(is_sampled)).unwrap();
+            assert_eq!((context.at, context.is_sampled), (at, is_sampled));
+        }
     }
 
     /// §12.1: parent-based, else a share.

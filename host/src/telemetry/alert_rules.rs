@@ -26,13 +26,22 @@ fn pipeline(pipeline: &Pipeline, pending: Duration) -> Vec<Json> {
     let own = format!("pipeline=\"{name}\"");
     let by = "by (pipeline, consumer_group)";
     let mut rules = vec![rule(
+        "WasmillPipelineAbsent",
+        // A host that is dead has no series by which another rule could fire.
+        &format!("absent(wasmill_pipeline_state{{{own}}})"),
+        pending,
+        "critical",
+        format!("no host tells of pipeline {name}"),
+        "is the host running, and is its health port scraped? see: wasmill status".to_owned(),
+    )];
+    rules.push(rule(
         "WasmillPipelineDown",
         &format!("max {by} (wasmill_pipeline_state{{{own},state=~\"blocked|failed\"}}) == 1"),
         pending,
         "critical",
         format!("pipeline {name} does not work"),
         "see why: wasmill status".to_owned(),
-    )];
+    ));
     if let Some(lag) = pipeline.alerts.lag {
         rules.push(rule(
             "WasmillLag",
@@ -63,9 +72,10 @@ fn pipeline(pipeline: &Pipeline, pending: Duration) -> Vec<Json> {
         let per = written_duration(letters.per);
         rules.push(rule(
             "WasmillDeadLetters",
-            // `increase` extrapolates to the ends of its window, so it is rarely whole.
+            // `increase` extrapolates to the ends of its window, so it is rarely whole. It has no value in a
+            // window that is shorter than two scrapes; there the host's own count, in its own window, is asked.
             &format!(
-                "round(sum {by} (increase(wasmill_dead_letters_total{{{own}}}[{per}]))) >= {}",
+                "round(sum {by} (increase(wasmill_dead_letters_total{{{own}}}[{per}]))) >= {} or max {by} (wasmill_alert{{{own},alert=\"dead_letters\"}}) == 1",
                 letters.count
             ),
             // The window is a wait already.
@@ -75,7 +85,7 @@ fn pipeline(pipeline: &Pipeline, pending: Duration) -> Vec<Json> {
                 "pipeline {name} has {} dead letters or more within {per}",
                 letters.count
             ),
-            "{{ $value }} dead letters; see what went wrong: wasmill dlq groups".to_owned(),
+            "see what went wrong: wasmill dlq groups".to_owned(),
         ));
     }
     rules
@@ -121,37 +131,44 @@ mod tests {
                 .unwrap()
                 .to_owned()
         };
-        assert!(of(1).ends_with("> 10000"), "{}", of(1));
-        assert!(of(2).ends_with("> 300"), "{}", of(2));
+        assert_eq!(
+            of(0),
+            "absent(wasmill_pipeline_state{pipeline=\"p\"})",
+            "of a dead host there is nothing else to see"
+        );
+        assert!(of(2).ends_with("> 10000"), "{}", of(2));
+        assert!(of(3).ends_with("> 300"), "{}", of(3));
         assert!(
-            of(3).contains("[10m]") && of(3).ends_with(">= 10"),
+            of(4).contains("[10m]") && of(4).contains(">= 10 or max "),
             "{}",
-            of(3)
+            of(4)
         );
         let metrics = crate::telemetry::metrics::Metrics::new().unwrap();
         let _series_at_zero = metrics.pipeline("p", "g", &[]);
         let snapshot: crate::pipeline::snapshot::Snapshot = serde_json::from_value(json!({
             "pipeline": "p", "consumer_group": "g", "state": "running", "why": null,
-            "plugin_digest": "", "totals": crate::pipeline::snapshot::Totals::default(),
+            "plugin_digest": "", "alerts": [crate::pipeline::snapshot::Alert::new(
+                crate::pipeline::snapshot::AlertName::DeadLetters, 0, 1)], "totals": crate::pipeline::snapshot::Totals::default(),
             "partitions": [{"topic": "t", "partition": 0, "committed": 0, "position": 0, "end": 1,
                 "held": 0, "held_bytes": 0, "oldest_unfinished_ms": null, "holder": null}],
         }))
         .unwrap();
         let text = metrics.render(&[snapshot], 0, |_, _, _| None).unwrap();
         let text = String::from_utf8(text).unwrap();
-        for n in 0..4 {
+        for n in 0..5 {
             let expr = of(n);
-            let at = expr.find("wasmill_").unwrap();
-            let name = expr[at..].split('{').next().unwrap();
-            assert!(text.contains(&format!("{name}{{")), "{name} in\n{text}");
+            for (at, _) in expr.match_indices("wasmill_") {
+                let name = expr[at..].split('{').next().unwrap();
+                assert!(text.contains(&format!("{name}{{")), "{name} in\n{text}");
+            }
         }
     }
 
     #[test]
-    fn a_pipeline_without_alerts_has_the_rule_that_it_works() {
+    fn a_pipeline_without_alerts_has_the_rules_that_it_is_there_and_works() {
         let rules = rules(&config("{}"), Duration::ZERO);
         let rules = rules["groups"][0]["rules"].as_array().unwrap();
-        assert_eq!(rules.len(), 1);
+        assert_eq!(rules.len(), 2);
         assert_eq!(rules[0]["for"], "0s");
     }
 }

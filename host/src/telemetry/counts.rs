@@ -16,6 +16,7 @@ pub struct LocalCounts {
     shared: PipelineMetrics,
     /// By place in the `output_topics` the metrics were made with.
     published: Vec<u64>,
+    replies: u64,
     publish_errors: Vec<u64>,
     replies_dropped: Vec<u64>,
     consumed: Vec<u64>,
@@ -39,6 +40,7 @@ impl LocalCounts {
     pub(super) fn new(shared: &PipelineMetrics) -> Self {
         Self {
             published: vec![0; shared.published.len()],
+            replies: 0,
             publish_errors: vec![0; PublishError::ALL.len()],
             replies_dropped: vec![0; ReplyDropped::ALL.len()],
             consumed: vec![0; Outcome::ALL.len()],
@@ -58,9 +60,14 @@ impl LocalCounts {
         }
     }
 
-    /// `count` messages became durable in the topic at place `output` of the pipeline's topics.
+    /// `count` messages became durable in the topic at place `output` of the pipeline's topics; beyond
+    /// those are the topics of answers, which are counted together.
     pub fn published(&mut self, output: usize, count: u64) {
-        add(&mut self.published, output, count);
+        if output < self.published.len() {
+            add(&mut self.published, output, count);
+        } else {
+            self.replies += count;
+        }
     }
 
     pub fn reply_dropped(&mut self, why: ReplyDropped, count: u64) {
@@ -114,6 +121,10 @@ impl LocalCounts {
                     counter.inc_by(std::mem::take(count));
                 }
             }
+        }
+        let replies = std::mem::take(&mut self.replies);
+        if let Some(counter) = &shared.replies {
+            counter.inc_by(replies);
         }
         if self.circuits_opened > 0 {
             let opened = std::mem::take(&mut self.circuits_opened);
@@ -209,6 +220,26 @@ mod tests {
             text(&metrics).matches("messages_published_total{").count(),
             1
         );
+    }
+
+    /// §8.1: where answers go is what messages say, so their topics are no labels.
+    #[test]
+    fn answers_are_counted_under_one_label_whatever_their_topics() {
+        let metrics = Metrics::new().unwrap();
+        let mut counts = metrics.answering_pipeline("p", "g", &["a"]).local();
+        counts.published(0, 1);
+        counts.published(1, 2);
+        counts.published(900, 3);
+        counts.flush();
+        counts.flush();
+        let text = text(&metrics);
+        for line in [
+            format!(r#"wasmill_messages_published_total{{{OWN},topic="a"}} 1"#),
+            format!(r#"wasmill_messages_published_total{{{OWN},topic="reply"}} 5"#),
+        ] {
+            assert!(text.lines().any(|l| l == line), "no {line} in\n{text}");
+        }
+        assert_eq!(text.matches("messages_published_total{").count(), 2);
     }
 
     #[test]

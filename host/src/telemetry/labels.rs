@@ -1,6 +1,9 @@
 //! The label values of the metrics: closed sets, so that no message, key or error text can grow a
 //! label (§12.3). Names never change by mode.
 
+/// The `topic` of all answers (§8.1) together, in metrics and spans: where they go is what messages say.
+pub const REPLY_TOPIC: &str = "reply";
+
 /// A closed set of label values. `ALL` stands in the order of the discriminants.
 pub trait Label: Copy + Eq + Sized + 'static {
     const ALL: &'static [Self];

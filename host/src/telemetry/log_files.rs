@@ -159,8 +159,15 @@ fn keep(mut files: Files, waiting: &Receiver<Item>, sink: &Sink) {
         since: Instant::now(),
         lines: 0,
     };
+    let mut told_at = Instant::now();
     loop {
-        match waiting.recv_timeout(TELL_EVERY) {
+        let received = waiting.recv_timeout(TELL_EVERY);
+        // Also while lines keep coming: that is when some are dropped.
+        if told_at.elapsed() >= TELL_EVERY {
+            tell_dropped(&mut files, sink);
+            told_at = Instant::now();
+        }
+        match received {
             Ok(Item::Line(line)) => {
                 sink.waiting_bytes.fetch_sub(line.len(), Ordering::Relaxed);
                 if !rate.lets_through(Instant::now()) || files.write(&line).is_err() {
@@ -171,7 +178,7 @@ fn keep(mut files: Files, waiting: &Receiver<Item>, sink: &Sink) {
                 tell_dropped(&mut files, sink);
                 let _nobody_waits = done.try_send(());
             }
-            Err(RecvTimeoutError::Timeout) => tell_dropped(&mut files, sink),
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
@@ -373,6 +380,26 @@ mod tests {
         assert_eq!(written, LOG_LINES_PER_SECOND_MAX as usize);
         let told = LOG_QUEUE_LINES_MAX + 7 - written;
         assert!(text.contains(&format!("\"lines\":{told}")), "{told}");
+    }
+
+    #[test]
+    fn dropped_lines_are_told_while_lines_keep_coming() {
+        let folder = tempfile::tempdir().unwrap();
+        let (sink, mut keeper) = pair();
+        for _ in 0..LOG_QUEUE_LINES_MAX + 7 {
+            sink.hand_over(b"x\n");
+        }
+        let bounds = Bounds {
+            size: 1 << 20,
+            files: 2,
+        };
+        keeper.open(folder.path(), bounds).unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        while !text(folder.path()).contains("were dropped") {
+            assert!(Instant::now() < until, "nothing told of the dropped lines");
+            sink.hand_over(b"y\n");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     #[test]

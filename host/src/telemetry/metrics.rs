@@ -12,7 +12,8 @@ use prometheus::{
 
 use super::counts::LocalCounts;
 use super::labels::{
-    DeadLetterReason, FaultReason, IdempotencyResult, Label, Outcome, PublishError, ReplyDropped,
+    DeadLetterReason, FaultReason, IdempotencyResult, Label, Outcome, PublishError, REPLY_TOPIC,
+    ReplyDropped,
 };
 use super::spans::Lost;
 use crate::pipeline::snapshot::{Origin, PartitionSnapshot, Snapshot, State};
@@ -55,6 +56,8 @@ pub struct Metrics {
 #[derive(Clone)]
 pub struct PipelineMetrics {
     pub(super) published: Vec<IntCounter>,
+    /// Of a pipeline that answers.
+    pub(super) replies: Option<IntCounter>,
     pub(super) publish_errors: Vec<IntCounter>,
     pub(super) replies_dropped: Vec<IntCounter>,
     pub(super) consumed: Vec<IntCounter>,
@@ -99,6 +102,7 @@ impl Metrics {
                         .with_label_values(&[pipeline, consumer_group, topic])
                 })
                 .collect(),
+            replies: None,
             publish_errors: each::<PublishError>(&families.publish_errors, own),
             replies_dropped: each::<ReplyDropped>(&families.replies_dropped, own),
             consumed: each::<Outcome>(&families.consumed, own),
@@ -113,6 +117,21 @@ impl Metrics {
             handler_duration: families.handler_duration.with_label_values(own),
             handler_memory: families.handler_memory.with_label_values(own),
             in_flight: families.in_flight.with_label_values(own),
+        }
+    }
+
+    /// The same of a pipeline that may answer: beyond its topics it publishes answers.
+    #[must_use]
+    pub fn answering_pipeline(
+        &self,
+        pipeline: &str,
+        consumer_group: &str,
+        output_topics: &[&str],
+    ) -> PipelineMetrics {
+        let labels = &[pipeline, consumer_group, REPLY_TOPIC];
+        PipelineMetrics {
+            replies: Some(self.families.published.with_label_values(labels)),
+            ..self.pipeline(pipeline, consumer_group, output_topics)
         }
     }
 

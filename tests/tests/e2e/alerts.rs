@@ -63,14 +63,14 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    /// Scrapes the health port of a host, and judges `rules`, five times a second.
-    fn start(site: &Site, scraped: &str, rules: &Path) -> Self {
+    /// Scrapes the health port of a host every so often, and judges `rules` five times a second.
+    fn start(site: &Site, scraped: &str, rules: &Path, every: &str) -> Self {
         let (config, log) = (
             site.path().join("prometheus.yml"),
             site.path().join("prometheus.log"),
         );
         let yaml = format!(
-            "global: {{ scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms }}\nrule_files: [\"{}\"]\nscrape_configs:\n  - {{ job_name: wasmill, static_configs: [{{ targets: [\"{scraped}\"] }}] }}\n",
+            "global: {{ scrape_interval: {every}, scrape_timeout: 200ms, evaluation_interval: 200ms }}\nrule_files: [\"{}\"]\nscrape_configs:\n  - {{ job_name: wasmill, static_configs: [{{ targets: [\"{scraped}\"] }}] }}\n",
             rules.display()
         );
         std::fs::write(&config, yaml).unwrap();
@@ -170,13 +170,13 @@ fn watched(alerts: &str) -> String {
 }
 
 #[test]
-fn promtool_accepts_the_rules_and_counts_one_for_each_alert_beside_the_one_that_is_always_there() {
+fn promtool_accepts_the_rules_and_counts_one_for_each_alert_beside_the_two_that_are_always_there() {
     for (alerts, rules) in [
-        ("{}", 1),
-        ("{ lag: 1 }", 2),
+        ("{}", 2),
+        ("{ lag: 1 }", 3),
         (
             "{ lag: 10000, oldest_age: 90s, dead_letters: { count: 10, per: 90s } }",
-            4,
+            5,
         ),
     ] {
         let site = Site::new(&watched(alerts));
@@ -207,7 +207,7 @@ fn alerts_fire_in_prometheus_while_a_key_is_held_and_end_when_it_is_free() {
     let mut process = site.start();
     let rules = rules_of(&site, "0");
     let health = process.health_address().to_string();
-    let prometheus = Prometheus::start(&site, &health, &rules);
+    let prometheus = Prometheus::start(&site, &health, &rules, "200ms");
     // What grows is seen only from a first value on.
     until("it has scraped the host", || {
         (prometheus.series("wasmill_dead_letters_total") > 0
@@ -264,6 +264,31 @@ fn alerts_fire_in_prometheus_while_a_key_is_held_and_end_when_it_is_free() {
     until("what was about the held key ends", || {
         let firing = prometheus.firing()?;
         (!firing.contains("WasmillLag") && !firing.contains("WasmillOldestMessage")).then_some(())
+    });
+    // A host that is dead fires nothing else.
+    process.kill();
+    until("somebody is told of the dead host", || {
+        let firing = prometheus.firing()?;
+        firing.contains("WasmillPipelineAbsent").then_some(())
+    });
+}
+
+/// In a window shorter than two scrapes nothing increases; the host's own count is asked.
+#[test]
+fn dead_letters_fire_when_their_window_is_shorter_than_two_scrapes() {
+    let site = Site::new(&watched("{ dead_letters: { count: 3, per: 10s } }"));
+    site.publish("in", 1, &[]);
+    let process = site.start();
+    let rules = rules_of(&site, "0");
+    let health = process.health_address().to_string();
+    let prometheus = Prometheus::start(&site, &health, &rules, "15s");
+    let letters: Vec<_> = (0..3)
+        .map(|n| Input::planned(&format!("no{n}"), "b", "reject", 0, Expected::Nothing).record())
+        .collect();
+    until("the alert fires while they keep coming", || {
+        process.remote().produce("in", &letters).unwrap();
+        let firing = prometheus.firing()?;
+        firing.contains("WasmillDeadLetters").then_some(())
     });
     process.stop();
 }

@@ -1,5 +1,6 @@
 //! What an operator sees of one message (§12): its story, the log lines about it, of host and handler.
 
+use wasmill::admin::token::{Address, Token};
 use wasmill_tests::input::{Expected, Input};
 use wasmill_tests::site::Site;
 
@@ -93,4 +94,34 @@ fn the_logs_come_over_http_and_a_wrong_level_suggests_the_nearest() {
     let wrong = site.command(&["logs", "--level", "wran"], &[]);
     assert_eq!(wrong.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("did you mean warn?"));
+}
+
+/// A killed host leaves its address and token behind. The next one takes the lock first and compiles plugins
+/// then: a command in that time must not be sent to whoever listens there by now.
+#[test]
+fn what_a_killed_host_left_is_gone_before_the_next_one_looks_at_its_plugins() {
+    let site = Site::new("");
+    let no_plugin = site.path().join("no.wasm");
+    std::fs::write(&no_plugin, "no plugin").unwrap();
+    let handler = format!("    handler: {{ plugin: {} }}\n", no_plugin.display());
+    site.configure("", &probe_pipeline(&handler));
+    site.publish("in", 1, &[]);
+    let data_dir = site.data_dir();
+    Token::random().write(&data_dir).unwrap();
+    let nobody = "127.0.0.1:9".parse().unwrap();
+    Address {
+        admin: nobody,
+        health: nobody,
+        tls: false,
+        pid: 1,
+        version: "0".to_owned(),
+    }
+    .write(&data_dir)
+    .unwrap();
+    let done = site.command(&["run", site.config().to_str().unwrap()], &[]);
+    assert!(!done.status.success());
+    let why = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(why.contains("no.wasm"), "{why}");
+    assert_eq!(Address::read(&data_dir).unwrap(), None);
+    assert_eq!(Token::read(&data_dir).unwrap(), None);
 }

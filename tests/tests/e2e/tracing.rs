@@ -432,6 +432,61 @@ fn spans_of_many_outputs_and_of_a_large_settlement_are_bounded() {
     assert_eq!(outputs, 450);
 }
 
+/// §12.1: one decision for a message, where it enters; who reads it keeps to it.
+#[test]
+fn what_enters_at_our_edge_is_decided_about_once() {
+    let receiver = Receiver::start();
+    let site = site("");
+    let half = [
+        ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
+        ("OTEL_TRACES_SAMPLER_ARG", "0.5"),
+    ];
+    let mut process = start(&site, &receiver.environment("grpc"), &half);
+    let inputs = (0..200).map(|n| Input::ok(&format!("m{n}"), "a").record());
+    process
+        .remote()
+        .produce("in", &inputs.collect::<Vec<_>>())
+        .unwrap();
+    process.await_drained();
+    process.stop();
+    let spans = receiver.spans();
+    let offsets = |name: &str| {
+        let of = spans.iter().filter(|span| span.name == name);
+        let mut offsets: Vec<u64> = of
+            .map(|span| span.attribute("wasmill.offset").parse().unwrap())
+            .collect();
+        offsets.sort_unstable();
+        offsets
+    };
+    let (sent, processed) = (offsets("send in"), offsets("process in"));
+    assert!((50..=150).contains(&sent.len()), "{} of 200", sent.len());
+    assert_eq!(sent, processed);
+    let stored = site.read("in");
+    let sampled = |stored: &Stored| stored.header("traceparent").unwrap().ends_with("-01");
+    let count = stored.iter().filter(|stored| sampled(stored)).count();
+    assert_eq!((stored.len(), count), (200, sent.len()));
+}
+
+/// §8.1: where answers go is what messages say, so all of them have one name in spans and metrics.
+#[test]
+fn an_answer_has_a_span_and_is_counted_as_published() {
+    let receiver = Receiver::start();
+    let site = site("");
+    let process = start(&site, &receiver.environment("grpc"), &[ALL]);
+    let question = Input::planned("q", "a", "reply", 7, Expected::Nothing).record();
+    let answer = process.remote().request("in", &question, "20s").unwrap();
+    assert!(answer.payload.is_some());
+    let published = || {
+        let count = process.metric("wasmill_messages_published_total", &[r#"topic="reply""#]);
+        (count > 0.0).then_some(count)
+    };
+    assert_eq!(until("the answer is counted", published), 1.0);
+    process.stop();
+    let spans = receiver.spans();
+    let attempt = attempt(&spans, "1").unwrap();
+    assert_eq!(one(&spans, "send", "reply").unwrap().parent, attempt.id);
+}
+
 /// A command that writes into a directory nobody holds is an edge too.
 #[test]
 fn the_command_line_publishes_with_a_span_of_its_own() {

@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use wasmill::admin::wire::{Blob, Header, Record};
 use wasmill_tests::input::{Expected, Input};
 use wasmill_tests::process::{Process, until};
@@ -139,6 +140,62 @@ fn top_once_prints_a_frame_and_status_names_the_holder_with_show() {
     );
     assert_eq!(none.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&none.stderr).contains("no host runs"));
+}
+
+/// Whatever ends it, a terminal is left as it was.
+#[test]
+fn top_that_is_ended_by_a_signal_leaves_the_terminal_as_it_was() {
+    let site = Site::new(&probe_pipeline(&probe("")));
+    site.publish("in", 1, &[]);
+    let process = site.start();
+    for signal in [Signal::TERM, Signal::HUP] {
+        let place = |name: &str| site.path().join(name);
+        // `script` (util-linux) gives it a terminal.
+        let typed = format!(
+            "stty rows 40 cols 160; stty -g > {before}; sh -c 'echo $$ > {pid}; exec {wasmill} --data-dir {data} top'; echo $? > {code}; stty -g > {after}",
+            before = place("before").display(),
+            pid = place("pid").display(),
+            wasmill = host_binary().display(),
+            data = site.data_dir().display(),
+            code = place("code").display(),
+            after = place("after").display(),
+        );
+        let shown = place("shown");
+        let mut script = Command::new("script")
+            .args(["--quiet", "--flush", "--command", &typed])
+            .arg(&shown)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("`script` of util-linux");
+        let read = |name: &str| std::fs::read_to_string(place(name)).unwrap_or_default();
+        until("a frame is shown", || {
+            let shown = std::fs::read(&shown).unwrap_or_default();
+            String::from_utf8_lossy(&shown)
+                .contains("probe")
+                .then_some(())
+        });
+        let pid = read("pid").trim().parse().unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+        let ended = until("it has ended", || script.try_wait().unwrap());
+        assert!(ended.success(), "{ended}");
+        assert_eq!(read("code").trim(), "0");
+        assert!(!read("before").is_empty());
+        assert_eq!(read("before"), read("after"));
+        let shown = std::fs::read(&shown).unwrap();
+        let shown = String::from_utf8_lossy(&shown).into_owned();
+        // The other screen, and the cursor.
+        for (entered, left) in [
+            ("\u{1b}[?1049h", "\u{1b}[?1049l"),
+            ("\u{1b}[?25l", "\u{1b}[?25h"),
+        ] {
+            assert!(shown.rfind(entered).unwrap() < shown.rfind(left).unwrap());
+        }
+        for name in ["shown", "pid", "code", "before", "after"] {
+            std::fs::remove_file(place(name)).unwrap();
+        }
+    }
+    process.stop();
 }
 
 #[test]

@@ -19,6 +19,7 @@ use super::wire::{
 };
 use crate::admin::audit::{self, AUDIT_ENTRIES_MAX, AuditEntry};
 use crate::admin::console::Console;
+use crate::admin::lanes::Lane;
 use crate::admin::routes::{Asked, Reply, Shared, Wanted, answer, json_of, path_of, query_of};
 
 type Body = Result<Bytes, BytesRejection>;
@@ -51,7 +52,10 @@ async fn dead_letters(
     query: Asked<DeadLetterFilter>,
 ) -> Reply<DeadLetterList> {
     let filter = query_of(query)?;
-    answer(console, move |console| console.dead_letters(&filter)).await
+    answer(console, Lane::Read, move |console| {
+        console.dead_letters(&filter)
+    })
+    .await
 }
 
 #[utoipa::path(
@@ -62,7 +66,10 @@ async fn dead_letters(
 )]
 async fn groups(State(console): Shared, query: Asked<DeadLetterFilter>) -> Reply<FailureGroupList> {
     let filter = query_of(query)?;
-    answer(console, move |console| console.failure_groups(&filter)).await
+    answer(console, Lane::Read, move |console| {
+        console.failure_groups(&filter)
+    })
+    .await
 }
 
 #[utoipa::path(
@@ -73,7 +80,7 @@ async fn groups(State(console): Shared, query: Asked<DeadLetterFilter>) -> Reply
 )]
 async fn dead_letter(State(console): Shared, path: Wanted<String>) -> Reply<DeadLetter> {
     let id = path_of(path)?;
-    answer(console, move |console| console.dead_letter(&id)).await
+    answer(console, Lane::Read, move |console| console.dead_letter(&id)).await
 }
 
 #[utoipa::path(
@@ -87,7 +94,7 @@ async fn dead_letter_at(
     path: Wanted<(String, u32, u64)>,
 ) -> Reply<DeadLetter> {
     let (topic, partition, offset) = path_of(path)?;
-    answer(console, move |console| {
+    answer(console, Lane::Read, move |console| {
         console.dead_letter_at(&topic, partition, offset)
     })
     .await
@@ -121,7 +128,7 @@ async fn close(
 ) -> Reply<CloseReply> {
     let request: CloseRequest = json_of(headers, body)?;
     let who = audit::who(headers);
-    answer(console, move |console| {
+    answer(console, Lane::Write, move |console| {
         console.close_dead_letters(verb, &request, who)
     })
     .await
@@ -135,7 +142,10 @@ async fn close(
 )]
 async fn preview(State(console): Shared, headers: HeaderMap, body: Body) -> Reply<RedrivePreview> {
     let request: RedriveRequest = json_of(&headers, body)?;
-    answer(console, move |console| console.preview_redrive(&request)).await
+    answer(console, Lane::Read, move |console| {
+        console.preview_redrive(&request)
+    })
+    .await
 }
 
 #[utoipa::path(
@@ -147,7 +157,10 @@ async fn preview(State(console): Shared, headers: HeaderMap, body: Body) -> Repl
 async fn redrive(State(console): Shared, headers: HeaderMap, body: Body) -> Reply<Job> {
     let request: RedriveRequest = json_of(&headers, body)?;
     let who = audit::who(&headers);
-    answer(console, move |console| console.start_redrive(&request, who)).await
+    answer(console, Lane::Write, move |console| {
+        console.start_redrive(&request, who)
+    })
+    .await
 }
 
 #[utoipa::path(
@@ -156,7 +169,7 @@ async fn redrive(State(console): Shared, headers: HeaderMap, body: Body) -> Repl
     responses((status = OK, body = Vec<Job>, description = "redrives, the newest first")),
 )]
 async fn jobs(State(console): Shared) -> Reply<Vec<Job>> {
-    answer(console, |console| console.jobs()).await
+    answer(console, Lane::Read, |console| console.jobs()).await
 }
 
 #[utoipa::path(
@@ -167,7 +180,7 @@ async fn jobs(State(console): Shared) -> Reply<Vec<Job>> {
 )]
 async fn job(State(console): Shared, path: Wanted<String>) -> Reply<Job> {
     let id = path_of(path)?;
-    answer(console, move |console| console.job(&id)).await
+    answer(console, Lane::Read, move |console| console.job(&id)).await
 }
 
 #[utoipa::path(
@@ -179,7 +192,10 @@ async fn job(State(console): Shared, path: Wanted<String>) -> Reply<Job> {
 async fn cancel(State(console): Shared, path: Wanted<String>, headers: HeaderMap) -> Reply<Job> {
     let id = path_of(path)?;
     let who = audit::who(&headers);
-    answer(console, move |console| console.cancel_redrive(&id, who)).await
+    answer(console, Lane::Write, move |console| {
+        console.cancel_redrive(&id, who)
+    })
+    .await
 }
 
 #[utoipa::path(
@@ -190,7 +206,7 @@ async fn cancel(State(console): Shared, path: Wanted<String>, headers: HeaderMap
 )]
 async fn message(State(console): Shared, path: Wanted<(String, u32, u64)>) -> Reply<MessageFacts> {
     let (topic, partition, offset) = path_of(path)?;
-    answer(console, move |console| {
+    answer(console, Lane::Read, move |console| {
         console.message_facts(&topic, partition, offset)
     })
     .await
@@ -212,5 +228,5 @@ struct AuditQuery {
 )]
 async fn audit_trail(State(console): Shared, query: Asked<AuditQuery>) -> Reply<Vec<AuditEntry>> {
     let limit = query_of(query)?.limit.unwrap_or(AUDIT_ENTRIES_MAX);
-    answer(console, move |console| console.audit(limit)).await
+    answer(console, Lane::Read, move |console| console.audit(limit)).await
 }

@@ -6,6 +6,8 @@ mod model;
 mod view;
 
 use std::io::IsTerminal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -13,6 +15,7 @@ use ratatui::DefaultTerminal;
 use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::layout::Rect;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use super::Place;
 use super::access::{IfAbsent, Streams};
@@ -23,6 +26,8 @@ use model::{Column, Model};
 
 /// From one look at the host to the next.
 const REFRESH: Duration = Duration::from_secs(1);
+/// How soon a signal is noticed.
+const NOTICE: Duration = Duration::from_millis(100);
 /// Columns of a frame that no terminal shows.
 const TEXT_WIDTH: u16 = 160;
 /// Lines of such a frame.
@@ -63,8 +68,14 @@ pub(super) fn run(top: &Top, place: &Place, out: &mut Out) -> Result<(), Error> 
         }
         return Ok(());
     }
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
+        // The first one ends it with the terminal as it was; a second one does not wait for that.
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
     let mut terminal = ratatui::try_init()?;
-    let done = watch(&mut terminal, &streams, &mut model);
+    let done = watch(&mut terminal, &streams, &mut model, &stop);
     ratatui::try_restore()?;
     done
 }
@@ -73,9 +84,10 @@ fn watch(
     terminal: &mut DefaultTerminal,
     streams: &Streams,
     model: &mut Model,
+    stop: &AtomicBool,
 ) -> Result<(), Error> {
     let mut next = Instant::now();
-    loop {
+    while !stop.load(Ordering::Relaxed) {
         let now = Instant::now();
         if now >= next {
             look(streams, model, now);
@@ -85,13 +97,15 @@ fn watch(
             let area = frame.area();
             view::draw(model, time::now_ms(), area, frame.buffer_mut());
         })?;
-        if event::poll(next.saturating_duration_since(Instant::now()))?
+        let left = next.saturating_duration_since(Instant::now());
+        if event::poll(left.min(NOTICE))?
             && let Event::Key(key) = event::read()?
             && !press(key, model)
         {
             return Ok(());
         }
     }
+    Ok(())
 }
 
 /// A host that does not answer is shown as that, and asked again.

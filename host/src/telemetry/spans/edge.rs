@@ -1,5 +1,5 @@
 //! Messages that enter at our edge (HTTP and command line): a `send` span each when they are sampled,
-//! and `traceparent` written into those that have none (§12.1).
+//! and `traceparent` written into those that have none, sampled or not (§12.1).
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -52,8 +52,9 @@ impl Spans {
 }
 
 impl Publishing {
-    /// Decides about a message that is going to be published, with so much `room` for another header. It
-    /// never makes a message too large: then it is not traced.
+    /// Decides about a message that is going to be published, with so much `room` for another header, and
+    /// writes the decision into it, also when it is no: whoever reads the message would decide anew. It
+    /// never makes a message too large: then it is not traced here.
     #[must_use]
     pub fn message(&mut self, headers: &mut HeadersBuf, room: usize) -> Option<Sending> {
         let traced = self.0.as_mut()?;
@@ -62,17 +63,17 @@ impl Publishing {
         let own: u128 = traced.random.random::<u128>().max(1);
         let sampling = &traced.on.sampling;
         let goes_on = sampling.parent_based && parent.is_some();
-        if !sampling.samples(parent.as_ref(), own) || !(goes_on || traced.on.allowance.take()) {
-            return None;
-        }
+        let is_sampled =
+            sampling.samples(parent.as_ref(), own) && (goes_on || traced.on.allowance.take());
         let at = SpanRef {
             trace: parent.map_or(own, |context| context.at.trace),
             span: span_id(&mut traced.random),
         };
         // One that is there goes untouched, whatever it says.
         let is_written = is_there
-            || (room >= HEADER_BYTES && headers.push(HEADER, Some(at.traceparent().as_bytes())));
-        is_written.then_some(Sending { at, parent })
+            || (room >= HEADER_BYTES
+                && headers.push(HEADER, Some(at.traceparent(is_sampled).as_bytes())));
+        (is_sampled && is_written).then_some(Sending { at, parent })
     }
 
     /// Where it goes.

@@ -59,8 +59,12 @@ impl Settings {
             }
         }
         if !endpoint.starts_with("http://") {
+            // Not the whole of it: it may hold a password.
+            let scheme = endpoint
+                .split_once("://")
+                .map_or("no scheme", |(scheme, _)| scheme);
             return Err(format!(
-                "the OTLP endpoint {endpoint} does not begin with http://; send to a collector on this machine or in its network, which can encrypt"
+                "the OTLP endpoint has to begin with http:// ({scheme} is not spoken); send to a collector on this machine or in its network, which can encrypt"
             ));
         }
         let protocol = variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
@@ -181,13 +185,19 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "http/protobuf"),
             (
                 "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-                "https://collector:4318",
-                "http://",
+                "https://me:hunter2@collector:4318",
+                "begin with http:// (https is not spoken); send to a collector",
+            ),
+            (
+                "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+                "collector:4318",
+                "no scheme",
             ),
             ("OTEL_TRACES_EXPORTER", "zipkin", "otlp"),
         ] {
             let why = read(&[ENDPOINT, (name, value)]).unwrap_err();
             assert!(why.contains(says), "{why}");
+            assert!(!why.contains("hunter2"), "{why}");
         }
     }
 

@@ -13,6 +13,7 @@ use crate::config::valid::CreationContext;
 use crate::message::Headers;
 use crate::pipeline::trace::{Attempt, Origin, Sampling, SpanRef, Times, Told};
 
+use super::super::labels::REPLY_TOPIC;
 use super::span::{Made, Operation, Parent};
 use super::{On, Spans};
 
@@ -23,6 +24,8 @@ pub struct Described {
     consumer_group: KeyValue,
     plugin_digest: KeyValue,
     targets: Vec<Arc<str>>,
+    /// Stands for the topics of answers, which lie beyond those.
+    replies: Arc<str>,
 }
 
 impl Described {
@@ -40,6 +43,7 @@ impl Described {
             consumer_group: shared("messaging.consumer.group.name", consumer_group),
             plugin_digest: shared("wasmill.plugin.digest", plugin_digest),
             targets: targets.map(Arc::from).collect(),
+            replies: Arc::from(REPLY_TOPIC),
         }
     }
 }
@@ -159,9 +163,8 @@ impl WorkerSpans {
     }
 
     fn sent(&mut self, on: &On, process: SpanRef, target: usize, times: Times) {
-        let Some(topic) = self.described.targets.get(target) else {
-            return;
-        };
+        let described = &self.described;
+        let topic = described.targets.get(target).unwrap_or(&described.replies);
         let at = SpanRef {
             trace: process.trace,
             span: span_id(&mut self.random),
