@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use crate::config::ladder::ladder;
 use crate::config::valid::{Delivery, Pipeline, RetryMode};
-use crate::connector::embedded::{GroupId, Log, Topic, TopicSpec};
+use crate::connector::embedded::{Log, Topic, TopicSpec};
 use crate::pipeline::correlation::topic_hash;
-use crate::pipeline::offsets::Progress;
 use crate::pipeline::plan::{Role, SourceTopic, Step};
 use crate::pipeline::returned::{self, ADDED_BYTES_MAX};
 
@@ -18,7 +17,6 @@ use super::start::target;
 pub(super) fn topics(
     pipeline: &Pipeline,
     log: &Log,
-    group: GroupId,
     sources: &[Arc<Topic>],
     topics: &mut Vec<SourceTopic>,
     targets: &mut Vec<Arc<Topic>>,
@@ -58,7 +56,7 @@ pub(super) fn topics(
                 target: target(targets, topic),
             });
         }
-        for (topic, delay_ms) in left_over(log, group, source, group_name, &ladder)? {
+        for (topic, delay_ms) in left_over(log, source, group_name, &ladder) {
             add(&topic, Role::Retries { of, delay_ms });
         }
         let name = returned::redrive_topic(&source.name, group_name);
@@ -89,39 +87,21 @@ fn made(pipeline: &Pipeline, log: &Log, name: &str, source: &Topic) -> Result<Ar
     }
 }
 
-/// Topics of steps that the configuration has no more, in which messages still wait.
+/// Topics of steps that the configuration has no more. Empty ones too: the pipeline that had those steps may
+/// still run while this one is prepared, and put something aside before it ends.
 fn left_over(
     log: &Log,
-    group: GroupId,
     source: &Topic,
     group_name: &str,
     ladder: &[u64],
-) -> Result<Vec<(Arc<Topic>, u64)>, Error> {
-    let mut found = Vec::new();
-    for topic in log.topics() {
-        let delay_ms = returned::delay_of(&topic.name, &source.name, group_name);
-        let Some(delay_ms) = delay_ms.filter(|delay| !ladder.contains(delay)) else {
-            continue;
-        };
-        if topic.spec.internal && waits(log, group, &topic)? {
-            found.push((topic, delay_ms));
-        }
-    }
-    Ok(found)
-}
-
-fn waits(log: &Log, group: GroupId, topic: &Topic) -> Result<bool, Error> {
-    for id in &topic.partitions {
-        let committed = match log.progress(group, *id)? {
-            // Progress that cannot be read is reported when it is needed.
-            Some(bytes) => Progress::decode(&bytes).map_or(0, |progress| progress.committed),
-            None => 0,
-        };
-        if committed < log.end(*id)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+) -> Vec<(Arc<Topic>, u64)> {
+    let topics = log.topics().into_iter();
+    let steps = topics.filter_map(|topic| {
+        let delay_ms = returned::delay_of(&topic.name, &source.name, group_name)?;
+        let is_left = topic.spec.internal && !ladder.contains(&delay_ms);
+        is_left.then_some((topic, delay_ms))
+    });
+    steps.collect()
 }
 
 fn failed(pipeline: &Pipeline, why: String) -> Error {

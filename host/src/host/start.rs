@@ -143,7 +143,7 @@ impl Prepared {
         let mut topics = dead_letters(pipeline, config, log, &sources, &mut targets)?;
         let group = log.group(&pipeline.source.consumer_group)?;
         let mut read = sources;
-        let returns = returns::topics(pipeline, log, group, &read, &mut topics, &mut targets)?;
+        let returns = returns::topics(pipeline, log, &read, &mut topics, &mut targets)?;
         read.extend(returns);
         let plan = Arc::new(plan(pipeline, &plugin, topics, outputs));
         Ok(Self {
