@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::connector::embedded::{Commit, Error, Log, Write};
 
-use super::start::Running;
+use super::running::Running;
 
 /// From so many unclean exits on, the replayed window is suspect.
 pub(super) const UNCLEAN_EXITS_SUSPECT: u32 = 2;

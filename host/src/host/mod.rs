@@ -7,6 +7,7 @@ mod fingerprint;
 mod lifetime;
 mod pipelines;
 mod returns;
+mod running;
 mod start;
 mod state_view;
 mod table;
@@ -32,8 +33,9 @@ use crate::telemetry::spans::Spans;
 use desk::Desk;
 use lifetime::Lifetime;
 use pipelines::{Pipelines, Watches};
+use running::Running;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use start::{Prepared, Running};
+use start::Prepared;
 
 /// The embedded log's place in the data directory.
 pub const LOG_DIR: &str = "log";

@@ -24,7 +24,8 @@ use crate::telemetry::spans::Spans;
 
 use super::Error;
 use super::fingerprint;
-use super::start::{self, Prepared, Running, one_table_one_pipeline};
+use super::running::Running;
+use super::start::{self, Prepared, one_table_one_pipeline};
 use super::watch::Watch;
 
 /// How long a worker may take to say whether it holds a message.

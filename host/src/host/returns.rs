@@ -110,3 +110,46 @@ fn failed(pipeline: &Pipeline, why: String) -> Error {
         why,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+    use crate::connector::embedded::Options;
+
+    /// §5.2: the pipeline that had the step may put something aside after this one was prepared.
+    #[test]
+    fn every_step_that_a_group_ever_had_is_read_empty_or_not() {
+        let text = "version: 1\npipelines:\n  - { name: p, source: { topics: [t], consumer_group: g, start: earliest }, handler: { plugin: ./h.wasm } }\n";
+        let path = std::path::Path::new("pipeline.yaml");
+        let loaded = crate::config::load_text(path, text, &|_| None).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path(), Options::default()).unwrap();
+        let source = log
+            .create_topic(&TopicSpec::new("t", NonZeroU32::MIN))
+            .unwrap();
+        let step = |group| TopicSpec {
+            internal: true,
+            ..TopicSpec::new(returned::retry_topic("t", group, 30_000), NonZeroU32::MIN)
+        };
+        let own = log.create_topic(&step("g")).unwrap();
+        log.create_topic(&step("other")).unwrap();
+        let mut topics = vec![SourceTopic {
+            name: "t".into(),
+            role: Role::Source,
+            hash: 0,
+            dead_letter: 0,
+            steps: Vec::new(),
+        }];
+        let pipeline = &loaded.config.pipelines[0];
+        let read = super::topics(pipeline, &log, &[source], &mut topics, &mut Vec::new()).unwrap();
+        let names: Vec<&str> = read.iter().map(|topic| topic.name.as_str()).collect();
+        assert_eq!(names, [own.name.as_str(), "t.g.redrive"]);
+        let role = Role::Retries {
+            of: 0,
+            delay_ms: 30_000,
+        };
+        assert_eq!(topics[1].role, role);
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -19,7 +20,7 @@ use crate::pipeline::overlay::{Overlay, StoredBytes};
 use crate::pipeline::plan::{BATCH_DEFAULT, Plan, PlanOutput, Role, SourceTopic};
 use crate::pipeline::rate::Rate;
 use crate::pipeline::reply::ReplyRule;
-use crate::pipeline::run::{Assignment, Control, Halt, Parts, Reject, Worker};
+use crate::pipeline::run::{Assignment, Control, Halt, Parts, Worker};
 use crate::pipeline::sequence::Numbers;
 use crate::pipeline::snapshot::State;
 use crate::plugin::{self, Engine, Plugin};
@@ -29,23 +30,13 @@ use crate::telemetry::spans::{Described, Spans, WorkerSpans};
 use super::Error;
 use super::clock::System;
 use super::returns;
+use super::running::{Running, all_or_none};
 use super::state_view::{LogState, Usage};
 use super::table::{LogNumbers, LogTable};
 use super::watch::{Watch, WorkerWatch};
 
 /// What a dead letter's headers may add to its message, bytes.
 pub(super) const DEAD_LETTER_ROOM: u32 = 8 * 1024;
-
-/// A started pipeline.
-#[derive(Debug)]
-pub(super) struct Running {
-    pub(super) watch: Arc<Watch>,
-    name: String,
-    control: Arc<Control>,
-    workers: Vec<JoinHandle<Result<(), Halt>>>,
-    /// (topic, partition, offset): where the replayed window of each partition ends.
-    replay_until: Vec<(String, u32, u64)>,
-}
 
 /// A partition and where its group stands.
 struct Place {
@@ -247,18 +238,18 @@ impl Prepared {
             suspect,
             alone: Arc::clone(alone),
         };
-        let mut workers = Vec::new();
-        for (index, share) in shares.into_iter().enumerate() {
-            workers.push(started.worker(index, share)?);
-        }
+        let mut shares = shares.into_iter();
+        let workers = all_or_none(count, |index, go| {
+            started.worker(index, shares.next().unwrap_or_default(), go)
+        })?;
         watch.enter(State::Running, None);
-        Ok(Running {
-            watch: Arc::clone(watch),
-            name: self.plan.pipeline.clone(),
-            control: started.control,
+        Ok(Running::new(
+            Arc::clone(watch),
+            self.plan.pipeline.clone(),
+            started.control,
             workers,
             replay_until,
-        })
+        ))
     }
 }
 
@@ -296,6 +287,7 @@ impl Started {
         &self,
         index: usize,
         share: Vec<Place>,
+        go: Receiver<()>,
     ) -> Result<JoinHandle<Result<(), Halt>>, Error> {
         let ids: Vec<PartitionId> = share.iter().map(|place| place.id).collect();
         let overlay = self.usage.as_ref().map(|usage| {
@@ -356,6 +348,10 @@ impl Started {
         std::thread::Builder::new()
             .name(format!("{}-{index}", self.plan.pipeline))
             .spawn(move || {
+                if go.recv().is_err() {
+                    // Another worker could not be started.
+                    return Ok(());
+                }
                 let connector = Source::new(&log, groups, ids, &targets);
                 let index = index as u16;
                 Worker::new(Parts {
@@ -380,100 +376,6 @@ impl Started {
             })
             .map_err(Error::Thread)
     }
-}
-
-impl Running {
-    pub(super) fn drain(&self) {
-        self.control.drain();
-        self.watch.enter(State::Draining, None);
-        self.wake();
-    }
-
-    pub(super) fn abort(&self) {
-        self.control.abort();
-        self.wake();
-    }
-
-    fn wake(&self) {
-        for worker in &self.workers {
-            worker.thread().unpark();
-        }
-    }
-
-    #[must_use]
-    pub(super) fn alive(&self) -> usize {
-        self.workers
-            .iter()
-            .filter(|worker| !worker.is_finished())
-            .count()
-    }
-
-    #[must_use]
-    pub(super) fn is_alive(&self) -> bool {
-        self.alive() > 0
-    }
-
-    /// Nothing more is read; what was read goes on to its end.
-    pub(super) fn finish(&self) {
-        self.control.finish();
-        self.watch.enter(State::Draining, None);
-        self.wake();
-    }
-
-    /// Everything that was read is finished.
-    pub(super) fn is_finished(&self) -> bool {
-        let partitions = self.watch.snapshot().partitions;
-        partitions.iter().all(|partition| partition.held == 0)
-    }
-
-    pub(super) fn reject(&self, reject: Reject) -> bool {
-        let taken = self.control.reject(reject);
-        self.wake();
-        taken
-    }
-
-    /// Notices workers that ended by themselves. One that halts stops its pipeline: the others are drained.
-    pub(super) fn look_after(&mut self) {
-        let (ended, alive): (Vec<_>, Vec<_>) = std::mem::take(&mut self.workers)
-            .into_iter()
-            .partition(JoinHandle::is_finished);
-        self.workers = alive;
-        for worker in ended {
-            let why = match worker.join() {
-                Ok(Ok(())) => continue,
-                Ok(Err(Halt(why))) => why,
-                Err(panic) => format!(
-                    "a worker panicked: {}; please report this",
-                    panic_text(&*panic)
-                ),
-            };
-            tracing::error!(pipeline = %self.name, %why, "the pipeline stopped");
-            self.watch.enter(State::Failed, Some(why));
-            self.control.drain();
-            self.wake();
-        }
-    }
-
-    /// Everything that an earlier host may have called is settled.
-    #[must_use]
-    pub(super) fn has_passed_replay(&self) -> bool {
-        let snapshot = self.watch.snapshot();
-        self.replay_until.iter().all(|(topic, number, until)| {
-            snapshot.partitions.iter().any(|partition| {
-                partition.topic == *topic
-                    && partition.partition == *number
-                    && partition.committed >= *until
-            })
-        })
-    }
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no text".to_owned())
 }
 
 fn source_topics(
