@@ -25,7 +25,7 @@ pub struct SeekRequest {
     /// Says what would be done.
     #[serde(default)]
     pub dry_run: bool,
-    /// What becomes of the idempotency table; must be said when the group has one.
+    /// What becomes of the idempotency table and of sequence numbers; must be said when the group has any.
     #[serde(default)]
     pub idempotency: Option<Keep>,
     /// What becomes of the handler's state; must be said when the group has some.
@@ -72,6 +72,7 @@ pub struct Move {
 /// What a group has beside its progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tables {
+    /// Keys or sequence numbers, which are kept and renewed together.
     pub idempotency: bool,
     pub state: bool,
 }
@@ -90,13 +91,18 @@ pub fn plan(log: &Log, name: &str, request: &SeekRequest) -> Result<SeekReply, E
         )
     })?;
     let mut moves = Vec::new();
+    let mut left = None;
     for (topic, number, id, from) in places(log, group)? {
         let is_wanted = request
             .topic
             .as_ref()
             .is_none_or(|wanted| *wanted == topic.name)
             && request.partition.is_none_or(|wanted| wanted == number);
-        if topic.spec.internal || !is_wanted {
+        if topic.spec.internal {
+            continue;
+        }
+        if !is_wanted {
+            left = Some(format!("{}/{number}", topic.name));
             continue;
         }
         let (earliest, end) = (log.earliest(id)?, log.end(id)?);
@@ -120,12 +126,33 @@ pub fn plan(log: &Log, name: &str, request: &SeekRequest) -> Result<SeekReply, E
             format!("`wasmill groups describe {name}` shows where it has been"),
         ));
     }
+    whole(name, request, left)?;
     moves.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
     Ok(SeekReply {
         group: name.to_owned(),
         moves,
         dry_run: request.dry_run,
     })
+}
+
+/// The tables are the whole group's: emptied for some partitions, they are so for those too that are not read
+/// again, whose part would be gone.
+fn whole(group: &str, request: &SeekRequest, left: Option<String>) -> Result<(), Error> {
+    let renewed = match (request.idempotency, request.state) {
+        (Some(Keep::Renew), _) => "--idempotency new-epoch",
+        (_, Some(Keep::Renew)) => "--state reset",
+        _ => return Ok(()),
+    };
+    let Some(left) = left else {
+        return Ok(());
+    };
+    Err(Error::new(
+        Code::Invalid,
+        format!(
+            "`{renewed}` is for the whole group {group}, and {left} would not move: what the group has of it would be lost"
+        ),
+        "leave out `--topic` and `--partition` so that all of it is read again, or say `keep`",
+    ))
 }
 
 /// What must be said and was not.
@@ -139,9 +166,9 @@ pub fn check(request: &SeekRequest, tables: Tables) -> Result<(), Error> {
     };
     if tables.idempotency && request.idempotency.is_none() {
         return Err(missing(
-            "an idempotency table",
+            "idempotency keys or sequence numbers",
             "idempotency",
-            "what was processed before is a duplicate and is skipped",
+            "what was processed before is a duplicate or stale, and is skipped",
             "new-epoch`: every message is processed again, and what the handler did outside the log happens again",
         ));
     }
@@ -164,17 +191,28 @@ pub fn tables(log: &Log, name: &str) -> Result<Tables, Error> {
             state: false,
         });
     };
-    let prefix = format!("{}{name}/", epoch::NAMESPACE);
-    let spaces = log.groups().into_iter();
-    let spaces = spaces.filter(|(id, space)| *id == group || space.starts_with(&prefix));
-    let mut state = false;
-    for (space, _) in spaces {
-        for (_, _, partition, _) in places(log, group)? {
-            state = state || !log.state_scan(space, partition, b"", 1, 1)?.is_empty();
+    let places = places(log, group)?;
+    let has_entries = |space: GroupId| -> Result<bool, Error> {
+        for (_, _, partition, _) in &places {
+            if !log.state_scan(space, *partition, b"", 1, 1)?.is_empty() {
+                return Ok(true);
+            }
         }
+        Ok(false)
+    };
+    let prefix = format!("{}{name}/", epoch::NAMESPACE);
+    let mut state = false;
+    for (space, called) in log.groups() {
+        let is_own = space == group || called.starts_with(&prefix);
+        state = state || (is_own && has_entries(space)?);
     }
+    let numbers = epoch::numbers_namespace(name, epoch::read(log, name)?);
+    let numbers = match log.find_group(&numbers) {
+        Some(space) => has_entries(space)?,
+        None => false,
+    };
     Ok(Tables {
-        idempotency: log.has_completions(group),
+        idempotency: numbers || log.has_completions(group),
         state,
     })
 }

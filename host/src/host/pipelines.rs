@@ -404,7 +404,6 @@ impl Pipelines {
         seek::check(
             request,
             Tables {
-                // Sequence numbers are kept and renewed with the keys.
                 idempotency: stored.idempotency
                     || has(|one| one.idempotency.is_some() || one.sequence.is_some()),
                 state: stored.state || has(|one| one.handler.allow.state.is_some()),

@@ -627,7 +627,7 @@ fn state_group(
         return Ok(group);
     };
     let name = epoch::state_namespace(&pipeline.source.consumer_group, grant, epoch);
-    name.map_or(Ok(group), |name| Ok(log.group(&name)?))
+    name.map_or(Ok(group), |name| Ok(epoch::namespace(log, &name)?))
 }
 
 /// Sequence numbers begin anew when the idempotency table does.
@@ -636,7 +636,7 @@ fn numbers_group(pipeline: &Pipeline, log: &Log, epoch: Epoch) -> Result<Option<
         return Ok(None);
     }
     let name = epoch::numbers_namespace(&pipeline.source.consumer_group, epoch);
-    Ok(Some(log.group(&name)?))
+    Ok(Some(epoch::namespace(log, &name)?))
 }
 
 /// A table that cannot be read counts nothing: the entry is then counted twice rather than not at all.

@@ -33,7 +33,7 @@ mod topic;
 mod writer;
 
 use std::path::Path;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -58,6 +58,9 @@ use queue::{AckOnce, Job};
 use shared::Shared;
 use store::{Store, Target, database_dir};
 use writer::Writer;
+
+/// How long making a topic or a group is waited for: whoever wants one has others to look after.
+const MAKE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// An open log. Clones are the same log; the last one to go closes it.
 #[derive(Clone)]
@@ -187,7 +190,7 @@ impl Log {
         {
             return Ok(topic);
         }
-        self.ask(|reply| Job::CreateTopic(spec.clone(), reply))
+        self.ask_within(MAKE_TIME_MAX, |reply| Job::CreateTopic(spec.clone(), reply))
     }
 
     fn ask<T>(
@@ -197,6 +200,40 @@ impl Log {
         let (reply, answer) = sync_channel(1);
         self.shared().queue.push(job(reply), 0, None)?;
         answer.recv().unwrap_or(Err(Error::Closed))
+    }
+
+    /// After `Busy` or `Failing` it may still be done.
+    fn ask_within<T>(
+        &self,
+        patience: Duration,
+        job: impl FnOnce(std::sync::mpsc::SyncSender<Result<T, Error>>) -> Job,
+    ) -> Result<T, Error> {
+        let began = Instant::now();
+        let (reply, answer) = sync_channel(1);
+        let queue = &self.shared().queue;
+        queue.push(job(reply), 0, Some(began + patience))?;
+        self.await_within(&answer, began, began + patience)
+    }
+
+    fn await_within<T>(
+        &self,
+        answer: &Receiver<Result<T, Error>>,
+        began: Instant,
+        deadline: Instant,
+    ) -> Result<T, Error> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match answer.recv_timeout(left) {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Disconnected) => Err(Error::Closed),
+            Err(RecvTimeoutError::Timeout) => match self.health() {
+                Health::Failing { error, .. } | Health::Dead { error } => {
+                    Err(Error::Failing { cause: error })
+                }
+                Health::Ok => Err(Error::Busy {
+                    waited: began.elapsed(),
+                }),
+            },
+        }
     }
 
     #[must_use]
@@ -267,21 +304,7 @@ impl Log {
         self.submit_until(commit, ack, deadline)?;
         match deadline {
             None => answer.recv().unwrap_or(Err(Error::Closed)),
-            Some(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                match answer.recv_timeout(left) {
-                    Ok(result) => result,
-                    Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => Err(Error::Closed),
-                    Err(std::sync::mpsc::RecvTimeoutError::Timeout) => match self.health() {
-                        Health::Failing { error, .. } | Health::Dead { error } => {
-                            Err(Error::Failing { cause: error })
-                        }
-                        Health::Ok => Err(Error::Busy {
-                            waited: began.elapsed(),
-                        }),
-                    },
-                }
-            }
+            Some(deadline) => self.await_within(&answer, began, deadline),
         }
     }
 
@@ -321,8 +344,17 @@ impl Log {
     pub fn group(&self, name: &str) -> Result<GroupId, Error> {
         match self.find_group(name) {
             Some(id) => Ok(id),
-            None => self.ask(|reply| Job::CreateGroup(name.to_owned(), reply)),
+            None => {
+                self.ask_within(MAKE_TIME_MAX, |reply| Job::CreateGroup(name.to_owned(), reply))
+            }
         }
+    }
+
+    /// Gives a group's number to another name, durable on return. For those that hold nothing but state, of which
+    /// there is none any more, and that nobody uses.
+    fn rename_group(&self, id: GroupId, from: &str, to: &str) -> Result<GroupId, Error> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        self.ask_within(MAKE_TIME_MAX, |reply| Job::RenameGroup(id, from, to, reply))
     }
 
     #[must_use]
@@ -398,6 +430,10 @@ impl Log {
     /// Bytes of keys and values of a group's state, over all partitions. Reads all of it.
     pub fn state_bytes(&self, group: GroupId) -> Result<u64, Error> {
         self.shared().state_bytes(group)
+    }
+
+    fn state_is_empty(&self, group: GroupId) -> Result<bool, Error> {
+        self.shared().state_is_empty(group)
     }
 
     pub fn meta_get(&self, key: &[u8]) -> Result<Option<Slice>, Error> {
