@@ -1,14 +1,19 @@
 //! Moving a consumer group to other offsets (§7.7): what a request comes to (`plan`), and doing it in one
-//! commit (`apply`), over a log whose pipelines of that group do not run. Completion maps and attempts of the
+//! commit (`submit`), over a log whose pipelines of that group do not run. Completion maps and attempts of the
 //! partitions go with the old place. Messages of the group that were put aside or are being redriven stay
 //! where they are: they were read once, and come back whatever the group reads next.
+
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::error::{Code, Error};
 use crate::connector::embedded::epoch::{self, Epoch};
-use crate::connector::embedded::{Commit, GroupId, Log, PartitionId, Topic, Write};
+use crate::connector::embedded::{
+    self, Commit, Committed, GroupId, Log, PartitionId, Topic, Write,
+};
 use crate::pipeline::offsets::Progress;
 
 /// `POST /v1/groups/{group}/seek`.
@@ -217,8 +222,20 @@ pub fn tables(log: &Log, name: &str) -> Result<Tables, Error> {
     })
 }
 
-/// Moves the group, in one commit. Nobody may read for it meanwhile.
-pub fn apply(log: &Log, request: &SeekRequest, reply: &SeekReply) -> Result<(), Error> {
+/// What becomes of a commit that was handed over.
+pub type Moved = Receiver<Result<Committed, embedded::Error>>;
+
+/// How long the log's queue may be full.
+const QUEUE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Hands the move of the group over, as one commit. Nobody may read for it until it is known what became of
+/// that. `needs` makes what the group needs in its new epoch, or says that it cannot be had.
+pub fn submit(
+    log: &Log,
+    request: &SeekRequest,
+    reply: &SeekReply,
+    needs: impl FnOnce(Epoch) -> Result<(), Error>,
+) -> Result<Moved, Error> {
     let Some(group) = log.find_group(&reply.group) else {
         return Err(Error::internal(
             "a consumer group that was planned for is gone",
@@ -249,10 +266,17 @@ pub fn apply(log: &Log, request: &SeekRequest, reply: &SeekReply) -> Result<(), 
         state: before.state + renewed(request.state),
     };
     if after != before {
+        needs(after)?;
         commit.writes.push(epoch::write(&reply.group, after));
     }
-    log.commit(commit)?;
-    Ok(())
+    let (tell, moved) = sync_channel(1);
+    let ack = Box::new(move |result| {
+        if tell.send(result).is_err() {
+            tracing::debug!("nobody waits for a move any more");
+        }
+    });
+    log.submit_before(commit, ack, Instant::now() + QUEUE_TIME_MAX)?;
+    Ok(moved)
 }
 
 type Place = (std::sync::Arc<Topic>, u32, PartitionId, u64);
@@ -272,4 +296,148 @@ fn places(log: &Log, group: GroupId) -> Result<Vec<Place>, Error> {
         }
     }
     Ok(places)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+    use crate::connector::embedded::{Options, TopicSpec};
+
+    /// A group that has been everywhere in `a` (2 partitions) and `b` (1), at offset 0.
+    fn group(log: &Log) -> GroupId {
+        let group = log.group("g").unwrap();
+        let mut commit = Commit::default();
+        for (name, partitions) in [("a", 2), ("b", 1)] {
+            let spec = TopicSpec::new(name, NonZeroU32::new(partitions).unwrap());
+            for partition in &log.create_topic(&spec).unwrap().partitions {
+                let mut value = Vec::new();
+                Progress::default().encode(&mut value);
+                commit.writes.push(Write::Progress {
+                    group,
+                    partition: *partition,
+                    value,
+                });
+            }
+        }
+        log.commit(commit).unwrap();
+        group
+    }
+
+    fn request() -> SeekRequest {
+        SeekRequest {
+            to: SeekTo::Earliest,
+            topic: None,
+            partition: None,
+            dry_run: false,
+            idempotency: Some(Keep::Keep),
+            state: Some(Keep::Keep),
+        }
+    }
+
+    /// §7.7: the epoch is the group's, so what is not read again would lose what is known of it.
+    #[test]
+    fn a_part_of_a_group_is_moved_with_what_is_known_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path(), Options::default()).unwrap();
+        group(&log);
+        let part = SeekRequest {
+            topic: Some("a".into()),
+            ..request()
+        };
+        assert_eq!(plan(&log, "g", &part).unwrap().moves.len(), 2);
+        let renewals = [
+            (
+                Some(Keep::Renew),
+                Some(Keep::Keep),
+                "--idempotency new-epoch",
+            ),
+            (Some(Keep::Keep), Some(Keep::Renew), "--state reset"),
+            (None, Some(Keep::Renew), "--state reset"),
+        ];
+        for (idempotency, state, named) in renewals {
+            let renew = SeekRequest {
+                idempotency,
+                state,
+                ..part.clone()
+            };
+            for (topic, partition) in [("a", None), ("b", None), ("a", Some(1))] {
+                let renew = SeekRequest {
+                    topic: Some(topic.into()),
+                    partition,
+                    ..renew.clone()
+                };
+                let why = plan(&log, "g", &renew).unwrap_err();
+                assert_eq!(why.code, Code::Invalid);
+                assert!(why.to_string().contains(named), "{why}");
+                assert!(why.help.contains("--topic") && why.help.contains("keep"));
+            }
+            let whole = SeekRequest {
+                topic: None,
+                ..renew
+            };
+            assert_eq!(plan(&log, "g", &whole).unwrap().moves.len(), 3);
+        }
+    }
+
+    /// §4.5, §7.7: a group may have sequence numbers and no keys; kept, every message would be stale.
+    #[test]
+    fn sequence_numbers_are_asked_for_as_keys_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path(), Options::default()).unwrap();
+        group(&log);
+        let none = Tables {
+            idempotency: false,
+            state: false,
+        };
+        assert_eq!(tables(&log, "g").unwrap(), none);
+        let numbers = epoch::numbers_namespace("g", Epoch::default());
+        let numbers = epoch::namespace(&log, &numbers).unwrap();
+        assert_eq!(tables(&log, "g").unwrap(), none, "none are there yet");
+        let number = Write::State {
+            group: numbers,
+            partition: log.topic("a").unwrap().partitions[1],
+            key: vec![7; 16],
+            value: Some(vec![1; 9]),
+        };
+        log.commit(Commit {
+            writes: vec![number],
+            ..Commit::default()
+        })
+        .unwrap();
+        let found = tables(&log, "g").unwrap();
+        assert!(found.idempotency && !found.state);
+        let silent = SeekRequest {
+            idempotency: None,
+            ..request()
+        };
+        let why = check(&silent, found).unwrap_err();
+        assert!(why.to_string().contains("sequence numbers"), "{why}");
+        assert!(why.help.contains("--idempotency"));
+    }
+
+    #[test]
+    fn a_reset_that_cannot_have_its_namespace_is_refused_and_nothing_has_moved() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path(), Options::default()).unwrap();
+        let group = group(&log);
+        let reset = SeekRequest {
+            to: SeekTo::Offset(0),
+            state: Some(Keep::Renew),
+            ..request()
+        };
+        let reply = plan(&log, "g", &reset).unwrap();
+        let before = log.progress_of(group).unwrap();
+        let full = |epoch: Epoch| {
+            assert_eq!(epoch.state, 1);
+            Err(Error::new(Code::Invalid, "no room", ""))
+        };
+        assert!(submit(&log, &reset, &reply, full).is_err());
+        assert_eq!(epoch::read(&log, "g").unwrap(), Epoch::default());
+        assert_eq!(log.progress_of(group).unwrap(), before);
+        let moved = submit(&log, &reset, &reply, |_| Ok(())).unwrap();
+        moved.recv().unwrap().unwrap();
+        assert_eq!(epoch::read(&log, "g").unwrap().state, 1);
+    }
 }

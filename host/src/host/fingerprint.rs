@@ -7,6 +7,7 @@ use crate::config::valid::Pipeline;
 use crate::connector::embedded::{Commit, Log, Write};
 
 use super::Error;
+use super::pipelines::PATIENCE;
 
 /// By name of what it is, as it is configured.
 type Fingerprint = BTreeMap<String, String>;
@@ -82,7 +83,7 @@ pub(super) fn write(log: &Log, pipelines: &[Pipeline]) -> Result<(), Error> {
         }
     }
     if !commit.writes.is_empty() {
-        log.commit(commit)?;
+        log.commit_within(commit, PATIENCE)?;
     }
     Ok(())
 }

@@ -2,17 +2,14 @@
 //! is remembered about them: pauses by operators (§13.5), which last until the pipeline's part of the
 //! configuration changes. Not here: how orders come in (`desk.rs`), what a start consists of (`start.rs`).
 
-use std::sync::mpsc::sync_channel;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
-
 use crate::admin::error::{Code, Error as Refusal};
 use crate::admin::operations::{Changes, RejectRequest};
-use crate::admin::seek::{self, SeekReply, SeekRequest, Tables};
-use crate::admin::time;
+use crate::admin::seek::{self, Moved, SeekReply, SeekRequest, Tables};
 use crate::config::valid::{Config, Pipeline};
 use crate::connector::embedded::{Commit, Health, Log, Write, epoch};
 use crate::expression::nearest;
@@ -25,13 +22,21 @@ use crate::telemetry::spans::Spans;
 use super::Error;
 use super::fingerprint;
 use super::running::Running;
+use super::slot::Slot;
 use super::start::{self, Prepared, one_table_one_pipeline};
 use super::watch::Watch;
 
 /// How long a worker may take to say whether it holds a message.
 const REJECT_TIME_MAX: Duration = Duration::from_secs(5);
-/// How often a store that does not write is left alone before an override is given up.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a store may take that does not write; the host's loop has others to look after.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// How often somebody who waits looks whether the host is to end.
+const LOOK: Duration = Duration::from_millis(20);
+/// Why a pipeline waits whose group was moved while the store does not write.
+const MOVES: &str = "moves, and its pipelines start, as soon as the store writes again";
+
+/// True once the host was told to end.
+pub(super) type Stop = Arc<AtomicBool>;
 
 /// What the console and the health port look at.
 #[derive(Clone, Default)]
@@ -48,24 +53,10 @@ impl Watches {
     }
 }
 
-/// An operator's word against the configuration.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Override {
-    version: u8,
-    /// Unix ms.
-    since_ms: i64,
-    /// Of the pipeline's configuration that it was given against.
-    against: String,
-}
-
-struct Slot {
-    watch: Arc<Watch>,
-    prepared: Prepared,
-    /// Of its configuration.
-    digest: String,
-    running: Option<Running>,
-    /// It was told to stop and did not in time: once its workers have ended it starts again.
-    again: bool,
+/// A move of a group that was handed to a store which does not write.
+struct Moving {
+    group: String,
+    done: Moved,
 }
 
 pub(super) struct Pipelines {
@@ -80,6 +71,11 @@ pub(super) struct Pipelines {
     alone: Arc<Mutex<()>>,
     /// Something that a seek left behind may be there to delete.
     sweeps: bool,
+    /// The replayed windows run one delivery at a time, until each has passed (§4.4).
+    suspect: bool,
+    moving: Option<Moving>,
+    /// The host was told to end: nothing is waited for any more.
+    stop: Stop,
 }
 
 /// Everything that can fail for pipelines, before any of them starts or stops.
@@ -90,13 +86,17 @@ pub(super) fn prepare(
     accept_change: bool,
 ) -> Result<Vec<Prepared>, Error> {
     one_table_one_pipeline(&config.pipelines)?;
-    let prepared = config
-        .pipelines
-        .iter()
-        .map(|pipeline| Prepared::new(pipeline, engine, config, log))
-        .collect::<Result<Vec<_>, _>>()?;
     fingerprint::check(log, &config.pipelines, accept_change)?;
-    Ok(prepared)
+    let pipelines = config.pipelines.iter();
+    // Before the first topic is made.
+    let plugins = pipelines
+        .clone()
+        .map(|pipeline| start::plugin(pipeline, engine))
+        .collect::<Result<Vec<_>, _>>()?;
+    pipelines
+        .zip(plugins)
+        .map(|(pipeline, plugin)| Prepared::new(pipeline, plugin, config, log))
+        .collect()
 }
 
 impl Pipelines {
@@ -105,7 +105,7 @@ impl Pipelines {
         log: Log,
         (metrics, spans): (Metrics, Spans),
         engine: Engine,
-        watches: Watches,
+        (watches, stop): (Watches, Stop),
         prepared: Vec<Prepared>,
     ) -> Self {
         let pipelines = Self {
@@ -118,6 +118,9 @@ impl Pipelines {
             slots: prepared.into_iter().map(Slot::new).collect(),
             alone: Arc::default(),
             sweeps: true,
+            suspect: false,
+            moving: None,
+            stop,
         };
         // Whoever asks before they run finds them.
         pipelines.show();
@@ -132,8 +135,17 @@ impl Pipelines {
         &self.watches
     }
 
-    pub(super) fn running(&self) -> impl Iterator<Item = &Running> {
-        self.slots.iter().filter_map(|slot| slot.running.as_ref())
+    pub(super) const fn shutdown_timeout(&self) -> Duration {
+        self.config.host.shutdown_timeout
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Everything that an earlier host may have called is settled, also in pipelines that do not run.
+    pub(super) fn have_passed_replay(&self) -> bool {
+        self.slots.iter().all(|slot| slot.replayed)
     }
 
     pub(super) fn into_running(self) -> Vec<Running> {
@@ -143,8 +155,9 @@ impl Pipelines {
 
     /// `suspect`: the replayed window runs one delivery at a time.
     pub(super) fn start_all(&mut self, suspect: bool) -> Result<(), Error> {
+        self.suspect = suspect;
         for index in 0..self.slots.len() {
-            self.start(index, suspect)?;
+            self.start(index)?;
         }
         Ok(())
     }
@@ -154,24 +167,39 @@ impl Pipelines {
         self.watches.set(watches.collect());
     }
 
-    /// Starts it unless an operator paused it.
-    fn start(&mut self, index: usize, suspect: bool) -> Result<(), Error> {
+    /// Starts it unless an operator paused it, or its group moves, or the host ends.
+    fn start(&mut self, index: usize) -> Result<(), Error> {
+        if self.is_stopping() {
+            return Ok(());
+        }
         let Self {
             log,
             metrics,
             spans,
             alone,
             slots,
+            moving,
             ..
         } = self;
         let Some(slot) = slots.get_mut(index) else {
             return Ok(());
         };
-        if let Some(held) = slot.paused(log)? {
-            slot.watch.restart(slot.prepared.plugin_digest(), 0);
-            slot.watch.enter(State::Paused, Some(slot.why(&held)));
+        let digest = slot.prepared.plugin_digest();
+        if moving
+            .as_ref()
+            .is_some_and(|moving| moving.group == slot.group())
+        {
+            slot.watch.restart(digest, 0);
+            let why = format!("its consumer group {MOVES}");
+            slot.watch.enter(State::Blocked, Some(why));
             return Ok(());
         }
+        if let Some(why) = slot.paused(log)? {
+            slot.watch.restart(digest, 0);
+            slot.watch.enter(State::Paused, Some(why));
+            return Ok(());
+        }
+        let suspect = self.suspect && !slot.replayed;
         let started = slot
             .prepared
             .start(&slot.watch, log, metrics, spans, suspect, alone);
@@ -188,7 +216,7 @@ impl Pipelines {
     /// Lets its calls end and settle. A worker that does not end in time is cut off, and what it had in
     /// hand is delivered again.
     fn stop(&mut self, index: usize) -> Result<(), Refusal> {
-        let timeout = self.config.host.shutdown_timeout;
+        let (timeout, stop) = (self.shutdown_timeout(), Arc::clone(&self.stop));
         let Some(slot) = self.slots.get_mut(index) else {
             return Ok(());
         };
@@ -196,10 +224,13 @@ impl Pipelines {
             return Ok(());
         };
         running.drain();
-        let drained = until(timeout, || !running.is_alive());
+        let drained = until(&stop, timeout, || !running.is_alive());
         if !drained {
+            if stop.load(Ordering::Relaxed) {
+                return Err(stopping());
+            }
             running.abort();
-            if !until(super::ABORT_TIME_MAX, || !running.is_alive()) {
+            if !until(&stop, super::ABORT_TIME_MAX, || !running.is_alive()) {
                 // Two workers on one partition would break every promise.
                 slot.again = true;
                 return Err(Refusal::new(
@@ -219,12 +250,11 @@ impl Pipelines {
     }
 
     /// Stops all of them or leaves all as they were: one that does not stop in time is no reason for the
-    /// others to stand still.
-    fn stop_all(&mut self, indices: &[usize]) -> Result<(), Refusal> {
+    /// others to stand still. Gives those that ran.
+    fn stop_all(&mut self, indices: &[usize]) -> Result<Vec<usize>, Refusal> {
         let mut stopped = Vec::new();
         for &index in indices {
-            let slot = self.slots.get(index);
-            let ran = slot.is_some_and(|slot| slot.running.as_ref().is_some_and(Running::is_alive));
+            let ran = self.slots.get(index).is_some_and(Slot::is_alive);
             if let Err(why) = self.stop(index) {
                 self.start_again(&stopped);
                 return Err(why);
@@ -233,13 +263,13 @@ impl Pipelines {
                 stopped.push(index);
             }
         }
-        Ok(())
+        Ok(stopped)
     }
 
     /// One that does not start stands as failed in `status`, with the reason; the others go on.
     fn start_again(&mut self, indices: &[usize]) {
         for &index in indices {
-            if let Err(error) = self.start(index, false) {
+            if let Err(error) = self.start(index) {
                 tracing::error!(%error, "a pipeline did not start again");
             }
         }
@@ -250,22 +280,21 @@ impl Pipelines {
         let Some(slot) = self.slots.get(index) else {
             return Ok(Changes::default());
         };
-        if slot.paused(&self.log).map_err(refusal)?.is_some() {
+        let is_paused = slot.paused(&self.log)?.is_some();
+        // The word may be there and the pipeline run: an earlier order did not get as far as stopping it.
+        if is_paused && !slot.is_alive() {
             return Ok(Changes::default());
         }
-        let held = Override {
-            version: 1,
-            since_ms: self.log.now_ms(),
-            against: slot.digest.clone(),
-        };
-        self.write_override(name, Some(&held))?;
+        if !is_paused {
+            self.write(slot.pause(self.log.now_ms()))?;
+        }
         if finish {
             self.finish(index);
         }
         self.stop(index)?;
         if let Some(slot) = self.slots.get(index) {
             slot.watch.restart(slot.prepared.plugin_digest(), 0);
-            slot.watch.enter(State::Paused, Some(slot.why(&held)));
+            slot.watch.enter(State::Paused, slot.paused(&self.log)?);
         }
         Ok(changes([format!("{name} is paused")]))
     }
@@ -275,8 +304,9 @@ impl Pipelines {
         let running = self.slots.get(index).and_then(|slot| slot.running.as_ref());
         if let Some(running) = running {
             running.finish();
-            let timeout = self.config.host.shutdown_timeout;
-            until(timeout, || running.is_finished() || !running.is_alive());
+            until(&self.stop, self.shutdown_timeout(), || {
+                running.is_finished() || !running.is_alive()
+            });
         }
     }
 
@@ -285,16 +315,18 @@ impl Pipelines {
         let Some(slot) = self.slots.get(index) else {
             return Ok(Changes::default());
         };
-        let was_paused = slot.paused(&self.log).map_err(refusal)?.is_some();
-        let runs = slot.running.as_ref().is_some_and(Running::is_alive);
-        if !was_paused && runs {
+        let is_paused = slot.paused(&self.log)?.is_some();
+        if !is_paused && slot.is_alive() {
             return Ok(Changes::default());
         }
-        if was_paused {
-            self.write_override(name, None)?;
+        if self.moves(slot.group()) {
+            return Err(not_moved(slot.group()));
+        }
+        if is_paused {
+            self.write(slot.resume())?;
         }
         self.stop(index)?;
-        self.start(index, false).map_err(refusal)?;
+        self.start(index).map_err(refusal)?;
         Ok(changes([format!("{name} runs")]))
     }
 
@@ -322,9 +354,13 @@ impl Pipelines {
                 slot.is_some_and(|slot| prepared.iter().any(|p| slot.differs(p)))
             })
             .collect();
-        self.stop_all(&[gone, changed].concat())?;
-        fingerprint::write(&self.log, &config.pipelines).map_err(bad)?;
+        let stopped = self.stop_all(&[gone, changed].concat())?;
+        if let Err(why) = fingerprint::write(&self.log, &config.pipelines) {
+            self.start_again(&stopped);
+            return Err(refusal(why));
+        }
         self.config = config;
+        let replayed = self.have_passed_replay();
         let mut old = std::mem::take(&mut self.slots);
         let mut start = Vec::new();
         for one in prepared {
@@ -335,15 +371,19 @@ impl Pipelines {
                     let what = if found.is_some() { "changed" } else { "new" };
                     said.push(format!("{} {what}", one.pipeline.name));
                     start.push(self.slots.len());
-                    let watch = found.map(|slot| slot.watch);
-                    self.slots.push(Slot::with_watch(one, watch));
+                    let mut slot = Slot::new(one);
+                    slot.replayed = replayed;
+                    self.slots.push(match &found {
+                        Some(old) => slot.after(old),
+                        None => slot,
+                    });
                 }
             }
         }
         said.extend(old.iter().map(|slot| format!("{} removed", slot.name())));
         self.show();
         for index in start {
-            if let Err(why) = self.start(index, false) {
+            if let Err(why) = self.start(index) {
                 // It stands as failed in `status`, with the reason; the others are not its concern.
                 tracing::error!(error = %why, "a pipeline did not start after a reload");
                 said.push(format!("did not start: {why}"));
@@ -363,6 +403,11 @@ impl Pipelines {
             ("health.listen", old.health_listen == host.health_listen),
             ("guest_memory", old.guest_memory == host.guest_memory),
             ("durability", old.durability == host.durability),
+            ("logs", old.logs == host.logs),
+            (
+                "tracing.creation_context",
+                old.creation_context == host.creation_context,
+            ),
         ];
         let changed = fixed.iter().find(|(_, same)| !same);
         if let Some((key, _)) = changed {
@@ -389,14 +434,12 @@ impl Pipelines {
         group: &str,
         request: &SeekRequest,
     ) -> Result<SeekReply, Refusal> {
+        if let Some(moving) = &self.moving {
+            return Err(not_moved(&moving.group));
+        }
         let planned = seek::plan(&self.log, group, request)?;
         let stored = seek::tables(&self.log, group)?;
-        let own: Vec<usize> = (0..self.slots.len())
-            .filter(|index| {
-                let slot = self.slots.get(*index);
-                slot.is_some_and(|slot| slot.prepared.pipeline.source.consumer_group == group)
-            })
-            .collect();
+        let own = self.of_group(group);
         let has = |is: fn(&Pipeline) -> bool| {
             let mut slots = own.iter().filter_map(|index| self.slots.get(*index));
             slots.any(|slot| is(&slot.prepared.pipeline))
@@ -414,12 +457,55 @@ impl Pipelines {
         }
         self.stop_all(&own)?;
         // They may have gone on meanwhile.
-        let sought = seek::plan(&self.log, group, request)
-            .and_then(|reply| seek::apply(&self.log, request, &reply).map(|()| reply));
-        self.sweeps = true;
+        let sought = seek::plan(&self.log, group, request).and_then(|reply| {
+            let moved = seek::submit(&self.log, request, &reply, |epoch| {
+                let slots = own.iter().filter_map(|index| self.slots.get(*index));
+                slots.into_iter().try_for_each(|slot| {
+                    let spaces = slot.prepared.namespaces(&self.log, epoch);
+                    spaces.map(drop).map_err(refusal)
+                })
+            })?;
+            self.await_move(group, moved)?;
+            Ok(reply)
+        });
+        self.sweeps = self.moving.is_none();
         // The group has moved, or has not: whether its pipelines start changes nothing about that.
         self.start_again(&own);
         sought
+    }
+
+    /// Waits until it is known that the group has moved. When the store does not write it may still come to
+    /// that, and until then none of its pipelines may run: they would write over it.
+    fn await_move(&mut self, group: &str, done: Moved) -> Result<(), Refusal> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match done.recv_timeout(LOOK) {
+                Ok(moved) => return Ok(moved.map(drop)?),
+                Err(RecvTimeoutError::Disconnected) => return Err(stopping()),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if self.is_stopping() {
+                return Err(stopping());
+            }
+            if Instant::now() >= deadline {
+                self.moving = Some(Moving {
+                    group: group.to_owned(),
+                    done,
+                });
+                return Err(not_moved(group));
+            }
+        }
+    }
+
+    fn moves(&self, group: &str) -> bool {
+        let moving = self.moving.as_ref();
+        moving.is_some_and(|moving| moving.group == group)
+    }
+
+    fn of_group(&self, group: &str) -> Vec<usize> {
+        let slots = self.slots.iter().enumerate();
+        let own = slots.filter(|(_, slot)| slot.group() == group);
+        own.map(|(index, _)| index).collect()
     }
 
     pub(super) fn reject(&self, group: &str, request: &RejectRequest) -> Result<Changes, Refusal> {
@@ -441,7 +527,15 @@ impl Pipelines {
                 let message = "too many messages are being rejected at once";
                 return Err(Refusal::new(Code::Busy, message, "try again"));
             }
-            if answer.recv_timeout(REJECT_TIME_MAX) == Ok(true) {
+            let deadline = Instant::now() + REJECT_TIME_MAX;
+            let mut held = answer.recv_timeout(LOOK);
+            while held == Err(RecvTimeoutError::Timeout)
+                && Instant::now() < deadline
+                && !self.is_stopping()
+            {
+                held = answer.recv_timeout(LOOK);
+            }
+            if held == Ok(true) {
                 return Ok(changes([format!("{place} becomes a dead letter")]));
             }
         }
@@ -457,11 +551,13 @@ impl Pipelines {
         for slot in &mut self.slots {
             if let Some(running) = &mut slot.running {
                 running.look_after();
+                slot.replayed = slot.replayed || running.has_passed_replay();
             }
             slot.watch.store(health);
         }
         self.start_late();
-        if self.sweeps {
+        self.start_moved();
+        if self.sweeps && matches!(health, Health::Ok) {
             match epoch::sweep(&self.log) {
                 Ok(more) => self.sweeps = more,
                 Err(error) => {
@@ -492,6 +588,19 @@ impl Pipelines {
         self.start_again(&late);
     }
 
+    /// Those whose group has moved by now, or will not.
+    fn start_moved(&mut self) {
+        let is_known =
+            |moving: &mut Moving| !matches!(moving.done.try_recv(), Err(TryRecvError::Empty));
+        if let Some(moving) = self.moving.take_if(is_known) {
+            self.sweeps = true;
+            let own = self.of_group(&moving.group);
+            let still = |index: &usize| self.slots.get(*index).is_some_and(|s| s.running.is_none());
+            let own: Vec<usize> = own.into_iter().filter(still).collect();
+            self.start_again(&own);
+        }
+    }
+
     fn known(&self, name: &str) -> Result<usize, Refusal> {
         let found = self.slots.iter().position(|slot| slot.name() == name);
         found.ok_or_else(|| {
@@ -505,82 +614,14 @@ impl Pipelines {
         })
     }
 
-    fn write_override(&self, name: &str, held: Option<&Override>) -> Result<(), Refusal> {
-        let value = held.map(serde_json::to_vec).transpose();
-        let value = value.map_err(|why| Refusal::internal(why.to_string()))?;
+    fn write(&self, write: Write) -> Result<(), Refusal> {
         let commit = Commit {
-            writes: vec![Write::Meta {
-                key: override_key(name),
-                value,
-            }],
+            writes: vec![write],
             ..Commit::default()
         };
         self.log.commit_within(commit, PATIENCE)?;
         Ok(())
     }
-}
-
-impl Slot {
-    fn new(prepared: Prepared) -> Self {
-        Self::with_watch(prepared, None)
-    }
-
-    fn with_watch(prepared: Prepared, watch: Option<Arc<Watch>>) -> Self {
-        let pipeline = &prepared.pipeline;
-        let watch = watch.unwrap_or_else(|| {
-            Arc::new(Watch::new(
-                &pipeline.name,
-                &pipeline.source.consumer_group,
-                prepared.plugin_digest(),
-                prepared.workers(),
-            ))
-        });
-        watch.alerts(pipeline.alerts);
-        Self {
-            digest: digest(&prepared.pipeline),
-            watch,
-            prepared,
-            running: None,
-            again: false,
-        }
-    }
-
-    fn name(&self) -> &str {
-        &self.prepared.pipeline.name
-    }
-
-    /// It is this pipeline, in another version.
-    fn differs(&self, new: &Prepared) -> bool {
-        self.name() == new.pipeline.name
-            && (self.digest != digest(&new.pipeline)
-                || self.prepared.plugin_digest() != new.plugin_digest())
-    }
-
-    /// Paused against this very configuration.
-    fn paused(&self, log: &Log) -> Result<Option<Override>, Error> {
-        let stored = log.meta_get(&override_key(self.name()))?;
-        // What cannot be read was written by another version, and holds nobody.
-        let held = stored.and_then(|bytes| serde_json::from_slice::<Override>(&bytes).ok());
-        Ok(held.filter(|held| held.version == 1 && held.against == self.digest))
-    }
-
-    fn why(&self, held: &Override) -> String {
-        format!(
-            "paused by an operator since {}, against the configuration; `wasmill resume {}`",
-            time::rfc3339(held.since_ms),
-            self.name()
-        )
-    }
-}
-
-fn override_key(pipeline: &str) -> Vec<u8> {
-    format!("override/{pipeline}").into_bytes()
-}
-
-/// Of everything a pipeline's configuration says.
-fn digest(pipeline: &Pipeline) -> String {
-    let digest = Sha256::digest(format!("{pipeline:?}"));
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn changes(said: impl IntoIterator<Item = String>) -> Changes {
@@ -589,17 +630,29 @@ fn changes(said: impl IntoIterator<Item = String>) -> Changes {
     }
 }
 
+fn not_moved(group: &str) -> Refusal {
+    Refusal::new(
+        Code::StoreUnavailable,
+        format!("the consumer group {group} {MOVES}"),
+        "free disk space or repair the disk; its pipelines start by themselves then",
+    )
+}
+
+pub(super) fn stopping() -> Refusal {
+    Refusal::new(Code::Busy, "the host is stopping", "")
+}
+
 fn refusal(why: Error) -> Refusal {
     let text = why.to_string();
     let (message, help) = text.split_once("; ").unwrap_or((&text, ""));
     Refusal::new(Code::StoreUnavailable, message, help)
 }
 
-/// Looks until `done`, at most so long; whether it was.
-fn until(timeout: Duration, done: impl Fn() -> bool) -> bool {
+/// Looks until `done`, at most so long or until the host ends; whether it was.
+fn until(stop: &AtomicBool, timeout: Duration, done: impl Fn() -> bool) -> bool {
     let deadline = Instant::now() + timeout;
     while !done() {
-        if Instant::now() >= deadline {
+        if stop.load(Ordering::Relaxed) || Instant::now() >= deadline {
             return false;
         }
         std::thread::sleep(Duration::from_millis(2));

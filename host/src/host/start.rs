@@ -29,6 +29,7 @@ use crate::telemetry::spans::{Described, Spans, WorkerSpans};
 
 use super::Error;
 use super::clock::System;
+use super::pipelines::PATIENCE;
 use super::returns;
 use super::running::{Running, all_or_none};
 use super::state_view::{LogState, Usage};
@@ -97,6 +98,24 @@ pub(super) fn memory_max(config: &Config) -> u64 {
     largest.unwrap_or(128 << 20)
 }
 
+/// The plugin of a pipeline, which may only be called as it says it can be.
+pub(super) fn plugin(pipeline: &Pipeline, engine: &Engine) -> Result<Plugin, Error> {
+    let handler = &pipeline.handler;
+    let plugin = engine
+        .load(&handler.plugin, &handler.allow, &handler.limits)
+        .map_err(|source| Error::Plugin {
+            pipeline: pipeline.name.clone(),
+            source,
+        })?;
+    if plugin.has_effects() && pipeline.handler.batch.is_some_and(|batch| batch.get() > 1) {
+        return Err(Error::Pipeline {
+            pipeline: pipeline.name.clone(),
+            why: "a handler with state gets one message a call, because the state writes of a call cannot be told apart by message; leave `handler.batch` out".to_owned(),
+        });
+    }
+    Ok(plugin)
+}
+
 /// A pipeline that is ready to start, as often as it is wanted.
 pub(super) struct Prepared {
     pub(super) pipeline: Pipeline,
@@ -111,23 +130,10 @@ pub(super) struct Prepared {
 impl Prepared {
     pub(super) fn new(
         pipeline: &Pipeline,
-        engine: &Engine,
+        plugin: Plugin,
         config: &Config,
         log: &Log,
     ) -> Result<Self, Error> {
-        let handler = &pipeline.handler;
-        let plugin = engine
-            .load(&handler.plugin, &handler.allow, &handler.limits)
-            .map_err(|source| Error::Plugin {
-                pipeline: pipeline.name.clone(),
-                source,
-            })?;
-        if plugin.has_effects() && pipeline.handler.batch.is_some_and(|batch| batch.get() > 1) {
-            return Err(Error::Pipeline {
-                pipeline: pipeline.name.clone(),
-                why: "a handler with state gets one message a call, because the state writes of a call cannot be told apart by message; leave `handler.batch` out".to_owned(),
-            });
-        }
         let sources = source_topics(pipeline, config, log)?;
         let mut targets: Vec<Arc<Topic>> = Vec::new();
         let outputs = outputs(pipeline, config, log, &mut targets)?;
@@ -173,6 +179,16 @@ impl Prepared {
         }
     }
 
+    /// Where its state is kept in an epoch, and its sequence numbers if it has any; made when they are not there.
+    pub(super) fn namespaces(
+        &self,
+        log: &Log,
+        epoch: Epoch,
+    ) -> Result<(GroupId, Option<GroupId>), Error> {
+        let state = state_group(&self.pipeline, log, self.group, epoch)?;
+        Ok((state, numbers_group(&self.pipeline, log, epoch)?))
+    }
+
     /// Starts the workers; `suspect`: the replayed window runs one delivery at a time.
     pub(super) fn start(
         &self,
@@ -186,7 +202,7 @@ impl Prepared {
         let topics = &self.plan.topics;
         let places = places(&self.pipeline, log, self.group, &self.read, topics)?;
         let epoch = epoch::read(log, &self.pipeline.source.consumer_group)?;
-        let state = state_group(&self.pipeline, log, self.group, epoch)?;
+        let (state, numbers) = self.namespaces(log, epoch)?;
         let replay_until = places
             .iter()
             .filter(|place| place.replay_until > place.progress.committed)
@@ -234,7 +250,7 @@ impl Prepared {
                 .as_ref()
                 .map(|_| Arc::new(Claims::new())),
             usage: usage(&self.pipeline, log, state)?,
-            numbers: numbers_group(&self.pipeline, log, epoch)?,
+            numbers,
             suspect,
             alone: Arc::clone(alone),
         };
@@ -551,7 +567,7 @@ fn places(
         }
     }
     if !commit.writes.is_empty() {
-        log.commit(commit)?;
+        log.commit_within(commit, PATIENCE)?;
     }
     Ok(places)
 }

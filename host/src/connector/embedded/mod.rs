@@ -60,7 +60,7 @@ use store::{Store, Target, database_dir};
 use writer::Writer;
 
 /// How long making a topic or a group is waited for: whoever wants one has others to look after.
-const MAKE_TIME_MAX: Duration = Duration::from_secs(10);
+const MAKE_TIME_MAX: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 10 });
 
 /// An open log. Clones are the same log; the last one to go closes it.
 #[derive(Clone)]
@@ -344,9 +344,9 @@ impl Log {
     pub fn group(&self, name: &str) -> Result<GroupId, Error> {
         match self.find_group(name) {
             Some(id) => Ok(id),
-            None => {
-                self.ask_within(MAKE_TIME_MAX, |reply| Job::CreateGroup(name.to_owned(), reply))
-            }
+            None => self.ask_within(MAKE_TIME_MAX, |reply| {
+                Job::CreateGroup(name.to_owned(), reply)
+            }),
         }
     }
 
