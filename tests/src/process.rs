@@ -53,7 +53,13 @@ pub fn within<T>(time: Duration, mut look: impl FnMut() -> Option<T>) -> Option<
 }
 
 impl Process {
-    pub(crate) fn spawn(binary: &Path, site: &Site, environment: &[(&str, &str)]) -> Self {
+    /// `arguments` are more of `run`.
+    pub(crate) fn spawn(
+        binary: &Path,
+        site: &Site,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let log = site.host_log();
         let file = OpenOptions::new()
             .create(true)
@@ -65,6 +71,7 @@ impl Process {
         command
             .arg("run")
             .arg(site.config())
+            .args(arguments)
             .env_remove("RUST_LOG")
             .env_remove("WASMILL_LOG")
             .envs(environment.iter().copied())

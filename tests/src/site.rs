@@ -118,7 +118,14 @@ impl Site {
 
     /// Starts a host and does not wait.
     pub fn spawn(&self, environment: &[(&str, &str)]) -> Process {
-        Process::spawn(host_binary(), self, environment)
+        Process::spawn(host_binary(), self, &[], environment)
+    }
+
+    /// Starts a host that goes on although stored data depends on what was changed.
+    pub fn start_accepting_change(&self) -> Process {
+        let mut process = Process::spawn(host_binary(), self, &["--accept-change"], &[]);
+        process.await_ready();
+        process
     }
 
     /// The log of a host that does not run. Close it before one is started.

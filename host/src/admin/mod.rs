@@ -4,6 +4,7 @@
 pub mod audit;
 pub mod console;
 pub mod error;
+pub mod fingerprint;
 pub mod guard;
 pub mod health;
 pub mod letters;

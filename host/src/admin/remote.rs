@@ -10,6 +10,7 @@ use ureq::http::{Response, StatusCode};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 
 use super::error::{Code, Error};
+use super::fingerprint::Fingerprint;
 use super::guard::{REQUEST_TIME_MAX, is_loopback};
 use super::logs::{LogPage, LogQuery};
 use super::operations::{Changes, Order, ReloadRequest};
@@ -148,6 +149,11 @@ impl Remote {
 
     pub fn group(&self, group: &str) -> Result<GroupDescription, Error> {
         self.get(&format!("/v1/groups/{}", segment(group)), &[])
+    }
+
+    pub fn fingerprint(&self, group: &str, pipeline: &str) -> Result<Fingerprint, Error> {
+        let (group, pipeline) = (segment(group), segment(pipeline));
+        self.get(&format!("/v1/groups/{group}/fingerprints/{pipeline}"), &[])
     }
 
     pub fn logs(&self, query: &LogQuery) -> Result<LogPage, Error> {

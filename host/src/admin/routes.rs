@@ -18,6 +18,7 @@ use utoipa_axum::routes;
 
 use super::console::Console;
 use super::error::{Code, Error};
+use super::fingerprint::Fingerprint;
 use super::guard::{Guarded, body_too_large, guard};
 use super::letters;
 use super::observe_routes;
@@ -62,6 +63,7 @@ pub(super) fn described() -> (Router<Arc<Console>>, OpenApi) {
         .routes(routes!(offset))
         .routes(routes!(groups))
         .routes(routes!(group))
+        .routes(routes!(fingerprint))
         .routes(routes!(openapi_json))
         .merge(letters::routes::described())
         .merge(observe_routes::described())
@@ -205,6 +207,20 @@ async fn groups(State(console): Shared) -> Reply<Vec<GroupSummary>> {
 async fn group(State(console): Shared, path: Wanted<String>) -> Reply<GroupDescription> {
     let group = path_of(path)?;
     answer(console, move |console| console.group(&group)).await
+}
+
+#[utoipa::path(
+    get,
+    path = "/v1/groups/{group}/fingerprints/{pipeline}",
+    params(("group" = String, Path), ("pipeline" = String, Path)),
+    responses((status = OK, body = Fingerprint, description = "what the data of the group was written under by the pipeline")),
+)]
+async fn fingerprint(State(console): Shared, path: Wanted<(String, String)>) -> Reply<Fingerprint> {
+    let (group, pipeline) = path_of(path)?;
+    answer(console, move |console| {
+        console.fingerprint(&group, &pipeline)
+    })
+    .await
 }
 
 #[utoipa::path(

@@ -17,7 +17,7 @@ use super::wire::{
 };
 use crate::connector::embedded::{Commit, Log, Options, TopicSpec, Write as LogWrite};
 use crate::pipeline::offsets::Progress;
-use crate::pipeline::snapshot::{PartitionSnapshot, Snapshot, State, Totals};
+use crate::pipeline::snapshot::{PartitionSnapshot, Snapshot, State, Topics, Totals};
 use crate::telemetry::metrics::Metrics;
 
 pub(super) struct Host {
@@ -54,6 +54,7 @@ pub(super) fn host() -> Host {
 
 fn snapshot(state: State) -> Snapshot {
     Snapshot {
+        topics: Topics::default(),
         pipeline: "p".into(),
         consumer_group: "g".into(),
         state,

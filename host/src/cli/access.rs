@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::error::Error;
 use crate::admin;
 use crate::admin::console::Console;
+use crate::admin::fingerprint::Fingerprint;
 use crate::admin::logs::{LogPage, LogQuery};
 use crate::admin::operations::{Changes, Order};
 use crate::admin::remote::{Remote, Trust};
@@ -168,6 +169,14 @@ impl Streams {
         Ok(match self {
             Self::Here(console) => console.group(group)?,
             Self::There(remote) => remote.group(group)?,
+        })
+    }
+
+    /// What the data of a group was written under by a pipeline.
+    pub(super) fn fingerprint(&self, group: &str, pipeline: &str) -> Result<Fingerprint, Error> {
+        Ok(match self {
+            Self::Here(console) => console.fingerprint(group, pipeline)?,
+            Self::There(remote) => remote.fingerprint(group, pipeline)?,
         })
     }
 

@@ -1,5 +1,6 @@
 //! `wasmill lint FILES…`: everything that is wrong with a configuration, without running it: the
-//! files (`config/`), the plugins they name, and whether those are granted what they import.
+//! files (`config/`), the plugins they name, whether those are granted what they import, and on demand
+//! whether what is stored fits (`stored.rs`).
 
 use clap::Args;
 use serde::Serialize;
@@ -7,7 +8,8 @@ use serde::Serialize;
 use super::error::Error;
 use super::files::Files;
 use super::output::{self, Format, Out};
-use super::text;
+use super::stored::Stored;
+use super::{Place, stored, text};
 use crate::config::valid::{Allow, Pipeline};
 use crate::config::{self, Problem, Severity, Source};
 use crate::plugin::{Need, inspect};
@@ -16,6 +18,10 @@ use crate::plugin::{Need, inspect};
 pub(super) struct Lint {
     #[command(flatten)]
     files: Files,
+    /// Also say whether a start or reload would be refused because of what is stored: asks the running host,
+    /// or opens the data directory
+    #[arg(long)]
+    against_data: bool,
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
@@ -31,27 +37,47 @@ pub(super) struct PluginProblem {
 struct Report<'r> {
     problems: &'r [Problem],
     plugins: &'r [PluginProblem],
+    /// `null`: it was not asked for, or the files make no configuration.
+    stored: Option<Stored>,
 }
 
-pub(super) fn run(lint: &Lint, out: &mut Out) -> Result<(), Error> {
-    let (mut problems, sources, pipelines) = match lint.files.load() {
+pub(super) fn run(lint: &Lint, place: &Place, out: &mut Out) -> Result<(), Error> {
+    let (mut problems, sources, config) = match lint.files.load() {
         Ok(loaded) => {
             let mut problems = loaded.missing_plugins();
             problems.extend(loaded.warnings);
-            (problems, loaded.sources, loaded.config.pipelines)
+            (problems, loaded.sources, Some(loaded.config))
         }
-        Err(error) => (error.problems, error.sources, Vec::new()),
+        Err(error) => (error.problems, error.sources, None),
     };
     problems.sort();
-    let plugins: Vec<PluginProblem> = pipelines.iter().filter_map(check_plugin).collect();
-    let failed = !plugins.is_empty() || problems.iter().any(|one| one.severity == Severity::Error);
-    match lint.output {
-        Format::Json => out.json(&Report {
-            problems: &problems,
-            plugins: &plugins,
-        })?,
-        Format::Table => show(&problems, &sources, &plugins, pipelines.len(), out)?,
-    }
+    let pipelines = config.iter().flat_map(|config| &config.pipelines);
+    let plugins: Vec<PluginProblem> = pipelines.clone().filter_map(check_plugin).collect();
+    let against = config.as_ref().filter(|_| lint.against_data);
+    let stored = match lint.output {
+        Format::Json => {
+            let stored = against.map(|config| stored::look(config, place));
+            let report = Report {
+                problems: &problems,
+                plugins: &plugins,
+                stored: stored.transpose()?,
+            };
+            out.json(&report)?;
+            report.stored
+        }
+        Format::Table => {
+            show(&problems, &sources, &plugins, pipelines.count(), out)?;
+            let stored = against.map(|config| stored::look(config, place));
+            let stored = stored.transpose()?;
+            if let Some(stored) = &stored {
+                stored::show(stored, out)?;
+            }
+            stored
+        }
+    };
+    let failed = !plugins.is_empty()
+        || problems.iter().any(|one| one.severity == Severity::Error)
+        || stored.is_some_and(|stored| stored.has_errors());
     if failed { Err(Error::Said) } else { Ok(()) }
 }
 

@@ -29,6 +29,7 @@ mod run;
 mod schema;
 mod show;
 mod status;
+mod stored;
 mod tap;
 mod text;
 mod top;
@@ -96,7 +97,7 @@ enum Command {
     Status(status::Status),
     /// The same for a terminal, refreshed each second
     Top(top::Top),
-    /// What arrives in a topic from now on
+    /// What arrives in a topic from now on, or what a pipeline takes in and puts out
     Tap(tap::Tap),
     /// Log lines of the host and of its handlers
     Logs(logs::Logs),
@@ -170,7 +171,7 @@ fn run(cli: Cli, out: &mut Out) -> Result<(), Error> {
         Command::New(command) => new::run(&command, out),
         Command::Build(command) => build::run(&command, out),
         Command::Plugin(command) => plugin::run(&command, out),
-        Command::Lint(command) => lint::run(&command, out),
+        Command::Lint(command) => lint::run(&command, &place, out),
         Command::Explain(command) => explain::run(&command, out),
         Command::Check(command) => check::run(&command, &place, out),
         Command::Alerts(command) => alerts::run(&command, out),

@@ -1,20 +1,27 @@
-//! `wasmill tap TOPIC`: what arrives in a topic from now on, for somebody who watches. It never falls
-//! behind: what comes faster than it reads is passed over and counted. It belongs to no consumer group.
-//! Not here: everything of a topic in order (`consume.rs`).
+//! `wasmill tap NAME`: what arrives in a topic from now on, or what a pipeline takes in and puts out, for
+//! somebody who watches. It reads the topics and belongs to no consumer group, so it costs the path nothing.
+//! It never falls behind: what comes faster than it reads is passed over and counted. Not here: everything of a
+//! topic in order (`consume.rs`).
+
+mod sieve;
+mod subject;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
+use serde::Serialize;
 
 use super::access::{IfAbsent, Streams};
 use super::error::Error;
 use super::output::{Format, Out};
 use super::{Place, consume, output, text};
-use crate::admin::wire::{Message, ReadRequest, TopicDescription};
+use crate::admin::time;
+use crate::admin::wire::{Blob, Message, ReadRequest};
 use crate::expression::{Condition, Expression};
-use crate::message::{HeadersBuf, MessageRef};
+use sieve::{Cursors, Sample, Sieve, Stretch, Tally};
+use subject::{Kind, Part};
 
 /// Messages read of one partition in one round; older ones are passed over.
 const TAP_ROUND_MAX: u32 = 500;
@@ -23,17 +30,22 @@ const ROUND: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
 pub(super) struct Tap {
-    topic: String,
+    /// A topic, or a pipeline as in the configuration
+    name: String,
+    /// Which of the two NAME is, when it is both
+    #[arg(long = "as", value_name = "KIND", value_enum)]
+    kind: Option<Kind>,
     /// Show only messages for which this CEL expression is true: `message.header("kind") == "order"`
     #[arg(long, value_parser = condition)]
     filter: Option<Condition>,
-    /// Show one of N messages (of those that fit the filter)
+    /// Show one of N messages (of those that fit the filter); of a pipeline one of N correlation IDs, so that a
+    /// message is shown with what came of it
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     sample: u64,
     /// Stop after this many messages
     #[arg(short = 'n', long)]
     limit: Option<u64>,
-    /// table: as `consume` shows messages; json: one object a line
+    /// table: as `consume` shows messages, of a pipeline with what they are to it; json: one object a line
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
@@ -43,106 +55,32 @@ fn condition(source: &str) -> Result<Condition, String> {
     Ok(Condition::new(parsed))
 }
 
-/// Which of the messages that were read are shown. Pure.
-struct Sieve<'f> {
-    filter: Option<&'f Condition>,
-    sample: u64,
-    fitting: u64,
-    /// Messages on which the filter has no value.
-    failed: u64,
-    headers: HeadersBuf,
-    scratch: Vec<u8>,
+/// A topic that is tapped.
+struct Tapped {
+    topic: String,
+    /// What its messages are to the pipeline.
+    parts: Vec<Part>,
+    cursors: Cursors,
 }
 
-impl<'f> Sieve<'f> {
-    fn new(filter: Option<&'f Condition>, sample: u64) -> Self {
-        Self {
-            filter,
-            sample,
-            fitting: 0,
-            failed: 0,
-            headers: HeadersBuf::new(),
-            scratch: Vec::new(),
-        }
-    }
-
-    fn takes(&mut self, message: &Message) -> bool {
-        if !self.fits(message) {
-            return false;
-        }
-        self.fitting += 1;
-        (self.fitting - 1).is_multiple_of(self.sample)
-    }
-
-    fn fits(&mut self, message: &Message) -> bool {
-        let Some(filter) = self.filter else {
-            return true;
-        };
-        self.headers.clear();
-        for header in &message.headers {
-            let value = header.value.as_ref().map(|value| value.0.as_slice());
-            if !self.headers.push(&header.name, value) {
-                self.failed += 1;
-                return false;
-            }
-        }
-        let seen = MessageRef {
-            key: message.key.as_ref().map(|key| key.0.as_slice()),
-            payload: message.payload.as_ref().map(|payload| payload.0.as_slice()),
-            headers: self.headers.as_headers(),
-            timestamp_ms: message.timestamp_ms,
-        };
-        match filter.holds(&seen, &mut self.scratch) {
-            Ok(fits) => fits,
-            Err(_) => {
-                self.failed += 1;
-                false
-            }
-        }
-    }
+/// Where messages go that were read.
+struct Sink<'t> {
+    tap: &'t Tap,
+    /// `None`: a topic is tapped.
+    pipeline: Option<&'t str>,
+    sieve: Sieve<'t>,
+    tally: Tally,
 }
 
-/// What was read and what was not.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Tally {
-    read: u64,
-    shown: u64,
-    passed_over: u64,
-}
-
-/// Where reading of each partition goes on.
-struct Cursors {
-    next: Vec<(u32, u64)>,
-}
-
-impl Cursors {
-    /// From the ends of the partitions on.
-    fn at_end(topic: &TopicDescription) -> Self {
-        let ends = topic.partitions.iter();
-        Self {
-            next: ends.map(|one| (one.partition, one.end)).collect(),
-        }
-    }
-
-    /// What one round reads: (partition, offset), the newest [`TAP_ROUND_MAX`] messages at most; the rest
-    /// is passed over.
-    fn due(&mut self, now: &TopicDescription, tally: &mut Tally) -> Vec<(u32, u64)> {
-        let mut due = Vec::new();
-        for (partition, next) in &mut self.next {
-            let found = now
-                .partitions
-                .iter()
-                .find(|one| one.partition == *partition);
-            let Some(end) = found.map(|one| one.end).filter(|end| end > next) else {
-                continue;
-            };
-            let from = end.saturating_sub(u64::from(TAP_ROUND_MAX)).max(*next);
-            tally.passed_over += from - *next;
-            due.push((*partition, from));
-            *next = end;
-        }
-        due
-    }
+/// A message of a pipeline, as JSON.
+#[derive(Serialize)]
+struct Line<'m> {
+    pipeline: &'m str,
+    /// More than one where the pipeline writes to a topic that it reads.
+    parts: &'m [Part],
+    correlation_id: &'m str,
+    #[serde(flatten)]
+    message: &'m Message,
 }
 
 pub(super) fn run(tap: &Tap, place: &Place, out: &mut Out) -> Result<(), Error> {
@@ -157,79 +95,186 @@ pub(super) fn run(tap: &Tap, place: &Place, out: &mut Out) -> Result<(), Error> 
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
-    let mut cursors = Cursors::at_end(&streams.topic(&tap.topic)?);
-    let mut sieve = Sieve::new(tap.filter.as_ref(), tap.sample);
-    let mut tally = Tally::default();
-    output::note(&format!(
-        "tapping {}: what arrives from now on, until Ctrl-C",
-        tap.topic
-    ));
-    while !stop.load(Ordering::Relaxed) && !is_done(tap, &tally) {
-        let now = streams.topic(&tap.topic)?;
-        for (partition, from) in cursors.due(&now, &mut tally) {
-            let end = cursors.next.iter().find(|one| one.0 == partition);
-            let end = end.map_or(from, |one| one.1);
-            let whole = page(
-                tap,
-                &streams,
-                (partition, from, end),
-                &mut sieve,
-                &mut tally,
-                out,
-            )?;
-            if !whole {
-                break;
-            }
+    let (kind, mut tapped) = find(tap, &streams)?;
+    let (pipeline, sample) = match kind {
+        Kind::Topic => (None, Sample::Messages(tap.sample)),
+        Kind::Pipeline => (Some(tap.name.as_str()), Sample::Correlations(tap.sample)),
+    };
+    let mut sink = Sink {
+        tap,
+        pipeline,
+        sieve: Sieve::new(tap.filter.as_ref(), sample),
+        tally: Tally::default(),
+    };
+    output::note(&begins(tap, kind, &tapped));
+    while !stop.load(Ordering::Relaxed) && !sink.is_done() {
+        for one in &mut tapped {
+            sink.round(one, &streams, out)?;
         }
         out.flush()?;
-        if !is_done(tap, &tally) {
+        if !sink.is_done() {
             std::thread::sleep(ROUND);
         }
     }
-    output::note(&summary(&tally, sieve.failed));
+    output::note(&summary(&sink.tally, sink.sieve.failed));
     Ok(())
 }
 
-fn is_done(tap: &Tap, tally: &Tally) -> bool {
-    tap.limit.is_some_and(|limit| tally.shown >= limit)
+/// What the name is, and the topics that it comes to, from their ends on.
+fn find(tap: &Tap, streams: &Streams) -> Result<(Kind, Vec<Tapped>), Error> {
+    let topics = streams.topics()?;
+    let pipelines = streams.status()?.pipelines;
+    let topic_names: Vec<&str> = topics.iter().map(|topic| topic.topic.as_str()).collect();
+    let pipeline_names: Vec<&str> = pipelines.iter().map(|one| one.pipeline.as_str()).collect();
+    let kind = subject::kind(&tap.name, tap.kind, &topic_names, &pipeline_names)?;
+    let named = match kind {
+        Kind::Topic => vec![(tap.name.clone(), Vec::new())],
+        Kind::Pipeline => {
+            let found = pipelines.iter().find(|one| one.pipeline == tap.name);
+            found.map_or_else(Vec::new, |found| subject::topics_of(&found.topics))
+        }
+    };
+    let tapped = named.into_iter().map(|(topic, parts)| {
+        let cursors = Cursors::at_end(&streams.topic(&topic)?);
+        Ok(Tapped {
+            topic,
+            parts,
+            cursors,
+        })
+    });
+    Ok((kind, tapped.collect::<Result<_, Error>>()?))
 }
 
-/// Shows the messages of one partition from an offset to another; false when enough was shown. A page that
-/// ends earlier (its bytes are bounded) leaves the rest passed over.
-fn page(
-    tap: &Tap,
-    streams: &Streams,
-    (partition, from, end): (u32, u64, u64),
-    sieve: &mut Sieve<'_>,
-    tally: &mut Tally,
-    out: &mut Out,
-) -> Result<bool, Error> {
-    let request = ReadRequest {
-        partition,
-        offset: from,
-        limit: Some(TAP_ROUND_MAX),
-        wait_ms: None,
-    };
-    let page = streams.read(&tap.topic, &request)?;
-    let mut seen = 0;
-    for message in page.messages.iter().filter(|one| one.offset < end) {
-        seen += 1;
-        tally.read += 1;
-        if !sieve.takes(message) {
-            continue;
-        }
-        if tap.output == Format::Json {
-            out.json_line(message)?;
-        } else {
-            out.line(consume::line(message, false))?;
-        }
-        tally.shown += 1;
-        if is_done(tap, tally) {
-            return Ok(false);
+fn begins(tap: &Tap, kind: Kind, tapped: &[Tapped]) -> String {
+    match kind {
+        Kind::Topic => format!(
+            "tapping the topic {}: what arrives from now on, until Ctrl-C",
+            text::escape(&tap.name)
+        ),
+        Kind::Pipeline => {
+            let topics = tapped.iter().map(|one| {
+                let parts: Vec<&str> = one.parts.iter().map(|part| part.label()).collect();
+                format!("{} ({})", text::escape(&one.topic), parts.join(", "))
+            });
+            format!(
+                "tapping the pipeline {}: what arrives from now on in {}, until Ctrl-C",
+                text::escape(&tap.name),
+                topics.collect::<Vec<_>>().join(", ")
+            )
         }
     }
-    tally.passed_over += (end - from).saturating_sub(seen);
-    Ok(true)
+}
+
+impl Sink<'_> {
+    fn is_done(&self) -> bool {
+        let limit = self.tap.limit;
+        limit.is_some_and(|limit| self.tally.shown >= limit)
+    }
+
+    /// Shows what arrived in a topic since the last round.
+    fn round(&mut self, one: &mut Tapped, streams: &Streams, out: &mut Out) -> Result<(), Error> {
+        if self.is_done() {
+            return Ok(());
+        }
+        let now = streams.topic(&one.topic)?;
+        for stretch in one.cursors.due(&now, &mut self.tally) {
+            if !self.stretch(one, streams, stretch, out)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows the messages of one stretch; false when enough was shown. A page that ends earlier (its bytes are
+    /// bounded) leaves the rest passed over.
+    fn stretch(
+        &mut self,
+        one: &Tapped,
+        streams: &Streams,
+        stretch: Stretch,
+        out: &mut Out,
+    ) -> Result<bool, Error> {
+        let request = ReadRequest {
+            partition: stretch.partition,
+            offset: stretch.from,
+            limit: Some(TAP_ROUND_MAX),
+            wait_ms: None,
+        };
+        let page = streams.read(&one.topic, &request)?;
+        let mut seen = 0;
+        let messages = page.messages.iter();
+        for message in messages.filter(|message| message.offset < stretch.end) {
+            seen += 1;
+            self.tally.read += 1;
+            if self.show(one, message, out)? {
+                self.tally.shown += 1;
+                if self.is_done() {
+                    return Ok(false);
+                }
+            }
+        }
+        self.tally.passed_over += (stretch.end - stretch.from).saturating_sub(seen);
+        Ok(true)
+    }
+
+    /// Shows the message if it fits; whether it does.
+    fn show(&mut self, one: &Tapped, message: &Message, out: &mut Out) -> Result<bool, Error> {
+        let is_json = self.tap.output == Format::Json;
+        let Some(pipeline) = self.pipeline else {
+            if !self.sieve.takes(message) {
+                return Ok(false);
+            }
+            if is_json {
+                out.json_line(message)?;
+            } else {
+                out.line(consume::line(message, false))?;
+            }
+            return Ok(true);
+        };
+        let parts = subject::parts(&one.parts, message, pipeline);
+        if parts.is_empty() || !self.sieve.takes(message) {
+            return Ok(false);
+        }
+        let correlation_id = self.sieve.correlation_id(message);
+        if is_json {
+            out.json_line(&Line {
+                pipeline,
+                parts: &parts,
+                correlation_id: &correlation_id,
+                message,
+            })?;
+        } else {
+            out.line(line(&parts, &correlation_id, message))?;
+        }
+        Ok(true)
+    }
+}
+
+/// A message of a pipeline on one line, escaped; a dead letter with its reason.
+fn line(parts: &[Part], correlation_id: &str, message: &Message) -> String {
+    let labels: Vec<&str> = parts.iter().map(|part| part.label()).collect();
+    let bytes =
+        |blob: Option<&Blob>| blob.map_or(text::NONE.to_owned(), |blob| text::of_bytes(&blob.0));
+    let mut line = format!(
+        "{:<11}\t{}/{}@{}\t{}\t{}\t{}\t{}",
+        labels.join(", "),
+        text::escape(&message.topic),
+        message.partition,
+        message.offset,
+        time::rfc3339(message.timestamp_ms),
+        bytes(message.key.as_ref()),
+        text::escape(correlation_id),
+        bytes(message.payload.as_ref()),
+    );
+    if parts.contains(&Part::DeadLetter) {
+        let said = |name| subject::header(message, name).unwrap_or(text::NONE);
+        line.push_str(&format!(
+            "\t{}: {}",
+            text::escape(said("wasmill-dlq-reason")),
+            text::escape(said("wasmill-dlq-error"))
+        ));
+    }
+    line
 }
 
 fn summary(tally: &Tally, failed: u64) -> String {
@@ -251,79 +296,47 @@ fn summary(tally: &Tally, failed: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::wire::{Blob, Header, PartitionDescription};
-
-    fn topic(ends: &[u64]) -> TopicDescription {
-        TopicDescription {
-            topic: "t".into(),
-            retention_ms: None,
-            retention_bytes: None,
-            message_bytes_max: 1,
-            partitions: (0..)
-                .zip(ends)
-                .map(|(partition, end)| PartitionDescription {
-                    partition,
-                    earliest: 0,
-                    end: *end,
-                })
-                .collect(),
-            groups: Vec::new(),
-        }
-    }
-
-    fn message(kind: &str) -> Message {
-        Message {
-            topic: "t".into(),
-            partition: 0,
-            offset: 0,
-            timestamp_ms: 0,
-            key: None,
-            payload: Some(Blob(b"{\"n\": 7}".to_vec())),
-            headers: vec![Header {
-                name: "kind".into(),
-                value: Some(Blob(kind.as_bytes().to_vec())),
-            }],
-        }
-    }
-
-    #[test]
-    fn what_comes_faster_than_tap_round_max_is_passed_over_and_counted() {
-        let mut cursors = Cursors::at_end(&topic(&[10, 20]));
-        let mut tally = Tally::default();
-        assert!(cursors.due(&topic(&[10, 20]), &mut tally).is_empty());
-        let round = u64::from(TAP_ROUND_MAX);
-        let due = cursors.due(&topic(&[10 + round, 20 + round + 5]), &mut tally);
-        assert_eq!(due, [(0, 10), (1, 25)]);
-        assert_eq!(tally.passed_over, 5);
-        assert!(
-            cursors
-                .due(&topic(&[10 + round, 20 + round + 5]), &mut tally)
-                .is_empty()
-        );
-    }
-
-    #[test]
-    fn a_sample_is_of_the_messages_that_fit_and_a_filter_without_a_value_is_counted() {
-        let filter = condition("message.header(\"kind\") == \"order\"").unwrap();
-        let mut sieve = Sieve::new(Some(&filter), 3);
-        let mut taken = Vec::new();
-        for number in 0..14 {
-            let kind = if number % 2 == 0 { "order" } else { "note" };
-            if sieve.takes(&message(kind)) {
-                taken.push(number);
-            }
-        }
-        assert_eq!(taken, [0, 6, 12]);
-        let filter = condition("message.json.gone == 1").unwrap();
-        let mut sieve = Sieve::new(Some(&filter), 1);
-        assert!(!sieve.takes(&message("order")));
-        assert_eq!(sieve.failed, 1);
-        assert!(summary(&Tally::default(), sieve.failed).contains("no value"));
-    }
+    use crate::admin::wire::Header;
 
     #[test]
     fn a_filter_that_is_no_expression_is_refused_with_what_was_meant() {
         let why = condition("mesage.key == \"a\"").unwrap_err();
         assert!(why.contains("message"), "{why}");
+    }
+
+    #[test]
+    fn messages_on_which_the_filter_had_no_value_are_told_at_the_end() {
+        assert!(summary(&Tally::default(), 1).contains("no value"));
+        assert!(!summary(&Tally::default(), 0).contains("no value"));
+    }
+
+    #[test]
+    fn a_line_of_a_pipeline_says_what_the_message_is_to_it_and_hides_nothing_in_it() {
+        let header = |name: &str, value: &str| Header {
+            name: name.into(),
+            value: Some(Blob(value.as_bytes().to_vec())),
+        };
+        let message = Message {
+            topic: "in.g.dlq".into(),
+            partition: 2,
+            offset: 7,
+            timestamp_ms: 0,
+            key: Some(Blob(b"k\n1".to_vec())),
+            payload: None,
+            headers: vec![
+                header("wasmill-dlq-reason", "rejected"),
+                header("wasmill-dlq-error", "no\u{1b}[2J"),
+            ],
+        };
+        assert_eq!(
+            line(&[Part::DeadLetter], "story-1", &message),
+            "dead letter\tin.g.dlq/2@7\t1970-01-01T00:00:00.000Z\tk\\n1\tstory-1\t-\trejected: no\\u{1b}[2J"
+        );
+        let came_in = line(&[Part::In], "story-1", &message);
+        assert!(
+            came_in.starts_with("in         \tin.g.dlq/2@7"),
+            "{came_in}"
+        );
+        assert!(!came_in.contains("rejected"), "{came_in}");
     }
 }

@@ -3,7 +3,7 @@
 
 mod clock;
 mod desk;
-mod fingerprint;
+pub mod fingerprint;
 mod lifetime;
 mod pipelines;
 mod returns;
@@ -175,7 +175,7 @@ impl Opened {
         let metrics = Metrics::new()?;
         let engine = start::engine(config)?;
         let prepared = pipelines::prepare(config, &engine, &log, choices.accept_change)?;
-        fingerprint::write(&log, &config.pipelines)?;
+        fingerprint::write(&log, config)?;
         Ok(Self {
             config: config.clone(),
             begun,

@@ -86,7 +86,7 @@ pub(super) fn prepare(
     accept_change: bool,
 ) -> Result<Vec<Prepared>, Error> {
     one_table_one_pipeline(&config.pipelines)?;
-    fingerprint::check(log, &config.pipelines, accept_change)?;
+    fingerprint::check(log, config, accept_change)?;
     let pipelines = config.pipelines.iter();
     // Before the first topic is made.
     let plugins = pipelines
@@ -355,7 +355,7 @@ impl Pipelines {
             })
             .collect();
         let stopped = self.stop_all(&[gone, changed].concat())?;
-        if let Err(why) = fingerprint::write(&self.log, &config.pipelines) {
+        if let Err(why) = fingerprint::write(&self.log, &config) {
             self.start_again(&stopped);
             return Err(refusal(why));
         }
@@ -468,10 +468,21 @@ impl Pipelines {
             self.await_move(group, moved)?;
             Ok(reply)
         });
-        self.sweeps = self.moving.is_none();
+        if self.moving.is_none() {
+            self.began_anew();
+        }
         // The group has moved, or has not: whether its pipelines start changes nothing about that.
         self.start_again(&own);
         sought
+    }
+
+    /// What a move left behind may go, and what the group's data depends on is that of now.
+    fn began_anew(&mut self) {
+        self.sweeps = true;
+        if let Err(error) = fingerprint::write(&self.log, &self.config) {
+            // The next start does it.
+            tracing::error!(%error, "that the group's data began anew was not written down");
+        }
     }
 
     /// Waits until it is known that the group has moved. When the store does not write it may still come to
@@ -593,7 +604,7 @@ impl Pipelines {
         let is_known =
             |moving: &mut Moving| !matches!(moving.done.try_recv(), Err(TryRecvError::Empty));
         if let Some(moving) = self.moving.take_if(is_known) {
-            self.sweeps = true;
+            self.began_anew();
             let own = self.of_group(&moving.group);
             let still = |index: &usize| self.slots.get(*index).is_some_and(|s| s.running.is_none());
             let own: Vec<usize> = own.into_iter().filter(still).collect();

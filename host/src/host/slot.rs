@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use crate::admin::time;
 use crate::config::valid::Pipeline;
 use crate::connector::embedded::{Error, Log, Write};
+use crate::pipeline::snapshot::Topics;
 
 use super::running::Running;
 use super::start::Prepared;
@@ -49,6 +50,7 @@ impl Slot {
             prepared.workers(),
         );
         watch.alerts(pipeline.alerts);
+        watch.topics(Topics::of(pipeline));
         Self {
             digest: digest(pipeline),
             watch: Arc::new(watch),
@@ -64,7 +66,9 @@ impl Slot {
         if self.group() != old.group() {
             return self;
         }
-        old.watch.alerts(self.prepared.pipeline.alerts);
+        let pipeline = &self.prepared.pipeline;
+        old.watch.alerts(pipeline.alerts);
+        old.watch.topics(Topics::of(pipeline));
         Self {
             watch: Arc::clone(&old.watch),
             replayed: old.replayed,

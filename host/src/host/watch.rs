@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use crate::config::valid::Alerts;
 use crate::connector::embedded::Health;
 use crate::pipeline::counts::{Counts, Observer};
-use crate::pipeline::snapshot::{Alert, AlertName, PartitionSnapshot, Snapshot, State, Totals};
+use crate::pipeline::snapshot::{
+    Alert, AlertName, PartitionSnapshot, Snapshot, State, Topics, Totals,
+};
 use crate::pipeline::trace::{Attempt, Origin, Sampling, SpanRef, Times, Told};
 use crate::telemetry::counts::LocalCounts;
 use crate::telemetry::labels::{
@@ -34,6 +36,7 @@ pub struct Watch {
 #[derive(Debug)]
 struct View {
     plugin_digest: String,
+    topics: Topics,
     state: State,
     why: Option<String>,
     /// What keeps the store from writing.
@@ -60,6 +63,7 @@ impl Watch {
             in_flight: AtomicI64::new(0),
             view: Mutex::new(View {
                 plugin_digest: plugin_digest.to_owned(),
+                topics: Topics::default(),
                 state: State::Starting,
                 why: None,
                 store: None,
@@ -83,6 +87,11 @@ impl Watch {
     /// From now on these are watched.
     pub fn alerts(&self, alerts: Alerts) {
         self.view().alerts = alerts;
+    }
+
+    /// From now on it reads and writes these.
+    pub fn topics(&self, topics: Topics) {
+        self.view().topics = topics;
     }
 
     /// A failed pipeline stays failed.
@@ -126,6 +135,7 @@ impl Watch {
             state,
             why,
             plugin_digest: view.plugin_digest.clone(),
+            topics: view.topics.clone(),
             partitions,
             totals: view.totals,
             in_flight: u64::try_from(self.in_flight.load(Ordering::Relaxed)).unwrap_or_default(),

@@ -115,14 +115,6 @@ impl Returned {
     }
 }
 
-/// When a message of an internal topic is due, Unix ms, without reading the rest.
-#[must_use]
-pub fn due_ms(headers: &Headers<'_>) -> Option<i64> {
-    let (_, own) = headers.split_last(HEADERS)?;
-    let (_, value) = own.iter().find(|(name, _)| *name == DUE)?;
-    std::str::from_utf8(value?).ok()?.parse().ok()
-}
-
 /// The headers of the host, taken one after the other.
 struct Fields<'a>(Headers<'a>);
 
@@ -228,7 +220,6 @@ mod tests {
             let known = Returned { attempts, first_failed_at_ms: first, dead_letter_id: id, ..returned() };
             let mut buffer = HeadersBuf::new();
             let record = known.record(&message, &mut buffer).unwrap();
-            prop_assert_eq!(due_ms(&record.headers), Some(known.due_ms));
             let (back, original) = Returned::read(&record).unwrap();
             prop_assert_eq!(back, known);
             prop_assert_eq!(original, message);

@@ -1,9 +1,13 @@
 //! What a pipeline looks like from outside at one moment: read by `status`, `/readyz` and the gauges.
 //! Plain data; the workers write it, nobody else changes it.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::config::valid::{Delivery, Pipeline};
+use crate::pipeline::dead_letter;
 use crate::pipeline::returned;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -15,6 +19,9 @@ pub struct Snapshot {
     pub why: Option<String>,
     /// `sha256:…` of the plugin file.
     pub plugin_digest: String,
+    /// As configured.
+    #[serde(default)]
+    pub topics: Topics,
     pub partitions: Vec<PartitionSnapshot>,
     pub totals: Totals,
     /// What `alerts` of the configuration watches.
@@ -26,6 +33,36 @@ pub struct Snapshot {
     /// Linear memory of its instances, bytes.
     #[serde(default)]
     pub handler_memory_bytes: u64,
+}
+
+/// What a pipeline takes from and puts to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Topics {
+    pub sources: Vec<String>,
+    /// Distinct, in order of their names; those of replies are not known before.
+    pub outputs: Vec<String>,
+    /// The same.
+    pub dead_letters: Vec<String>,
+}
+
+impl Topics {
+    #[must_use]
+    pub fn of(pipeline: &Pipeline) -> Self {
+        let sources = &pipeline.source.topics;
+        let group = &pipeline.source.consumer_group;
+        let outputs = pipeline.outputs.iter().map(|output| output.topic.clone());
+        let keeps_letters = pipeline.delivery != Delivery::AtMostOnce;
+        let letters = sources.iter().filter(|_| keeps_letters).map(|source| {
+            let own = pipeline.dead_letter.topic.clone();
+            own.unwrap_or_else(|| dead_letter::default_topic(source, group))
+        });
+        let distinct = |all: BTreeSet<String>| all.into_iter().collect();
+        Self {
+            sources: sources.clone(),
+            outputs: distinct(outputs.collect()),
+            dead_letters: distinct(letters.collect()),
+        }
+    }
 }
 
 /// One value that the configuration watches (§9).
@@ -258,6 +295,7 @@ mod tests {
             state: State::Running,
             why: None,
             plugin_digest: String::new(),
+            topics: Topics::default(),
             partitions: vec![
                 partition("in", 10, 100),
                 partition("in.g.redrive", 1, 3),

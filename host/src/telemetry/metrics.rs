@@ -485,7 +485,7 @@ fn histograms(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::snapshot::{Alert, AlertName, Totals};
+    use crate::pipeline::snapshot::{Alert, AlertName, Topics, Totals};
 
     fn partition() -> PartitionSnapshot {
         PartitionSnapshot {
@@ -503,6 +503,7 @@ mod tests {
 
     fn snapshot(state: State) -> Snapshot {
         Snapshot {
+            topics: Topics::default(),
             pipeline: "p".into(),
             consumer_group: "g".into(),
             state,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use wasmill::connector::embedded::{Commit, Write};
 use wasmill::pipeline::offsets::Progress;
 use wasmill::pipeline::snapshot::State;
 use wasmill_tests::input::{Expected, Input};
@@ -464,6 +465,161 @@ fn a_change_that_stored_data_depends_on_needs_a_word() {
     done(&site, &["reload", "--accept-change"]);
     process.stop();
     site.start().stop();
+}
+
+/// As if a start had written down another number of partitions of `in`: a topic of the embedded log keeps its
+/// number, and no command makes it anew under its name.
+fn remember_partitions(site: &Site, count: &str) {
+    let log = site.open_log();
+    let key = b"fingerprint/g/probe".to_vec();
+    let stored = log.meta_get(&key).unwrap().unwrap();
+    let mut entries: BTreeMap<String, String> = serde_json::from_slice(&stored).unwrap();
+    let before = entries.insert("partitions/in".to_owned(), count.to_owned());
+    assert_eq!(before.as_deref(), Some("2"));
+    let write = Write::Meta {
+        key,
+        value: Some(serde_json::to_vec(&entries).unwrap()),
+    };
+    log.commit(Commit {
+        writes: vec![write],
+        ..Commit::default()
+    })
+    .unwrap();
+    log.close().unwrap();
+}
+
+/// Lint against the site's data, whoever has it: exit code and what it found.
+fn lint(site: &Site) -> (i32, serde_json::Value) {
+    let config = site.config();
+    let words = [
+        "lint",
+        config.to_str().unwrap(),
+        "--against-data",
+        "-o",
+        "json",
+    ];
+    let (code, out, err) = wasmill(site, &words);
+    let report: serde_json::Value = serde_json::from_str(&out).expect(&err);
+    (code, report["stored"].clone())
+}
+
+/// §13.2.
+#[test]
+fn another_number_of_partitions_is_refused_with_state_until_it_is_accepted_or_begun_anew() {
+    let site = Site::new(&tally());
+    assert_eq!(lint(&site).1["looked_at"], serde_json::Value::Null);
+    site.publish("in", 2, &oks(0, 20));
+    let mut process = site.start();
+    process.await_drained();
+    let (code, found) = lint(&site);
+    assert_eq!(
+        (code, &found["findings"]),
+        (0, &serde_json::json!([])),
+        "{found}"
+    );
+    process.stop();
+
+    remember_partitions(&site, "3");
+    let (code, found) = lint(&site);
+    assert_eq!(
+        (code, &found["needs_accept_change"]),
+        (1, &true.into()),
+        "{found}"
+    );
+    let mut refused = site.spawn(&[]);
+    assert!(!refused.await_end().success());
+    let log = std::fs::read_to_string(site.host_log()).unwrap();
+    for said in ["`in`", "3 → 2", "the handler's state", "--accept-change"] {
+        assert!(log.contains(said), "{said}: {log}");
+    }
+    // What the refusal says helps: nothing is kept by partition any more.
+    let seek = "groups seek g --to earliest --idempotency new-epoch --state reset";
+    assert!(log.contains(seek), "{log}");
+    let words: Vec<&str> = seek.split(' ').chain(["--yes"]).collect();
+    done(&site, &words);
+    let (code, found) = lint(&site);
+    assert_eq!(
+        (code, &found["needs_accept_change"]),
+        (0, &false.into()),
+        "{found}"
+    );
+    let mut process = site.start();
+    process.await_drained();
+    assert_eq!(succeeded(&process, "probe"), 20);
+    process.stop();
+
+    remember_partitions(&site, "4");
+    let process = site.start_accepting_change();
+    let log = process.log_text();
+    assert!(
+        log.contains("a change was accepted") && log.contains("4 → 2"),
+        "{log}"
+    );
+    process.stop();
+    site.start().stop();
+}
+
+/// §13.2.
+#[test]
+fn another_number_of_partitions_without_state_is_a_warning_that_order_broke() {
+    let site = Site::new(&probe_pipeline(&probe("")));
+    site.publish("in", 2, &oks(0, 5));
+    let mut process = site.start();
+    process.await_drained();
+    process.stop();
+    remember_partitions(&site, "1");
+    let (code, found) = lint(&site);
+    assert_eq!(code, 0, "{found}");
+    let finding = &found["findings"][0];
+    assert_eq!(finding["weight"], "warning", "{found}");
+    let process = site.start();
+    assert!(process.log_text().contains("1 → 2"));
+    // It is said once.
+    assert_eq!(lint(&site).1["findings"], serde_json::json!([]));
+    process.stop();
+}
+
+/// §13.1: before a reload, from the running host.
+#[test]
+fn lint_against_a_running_host_says_what_a_reload_would_refuse() {
+    let site = Site::new(&tally());
+    site.publish("in", 1, &oks(0, 3));
+    let mut process = site.start();
+    process.await_drained();
+    let other = tally().replace("message.header(\"probe-id\")", "message.key");
+    site.configure("", &other);
+    let (code, found) = lint(&site);
+    assert_eq!(
+        (code, &found["needs_accept_change"]),
+        (1, &true.into()),
+        "{found}"
+    );
+    let looked_at = found["looked_at"].as_str().unwrap();
+    assert!(
+        looked_at.starts_with("the host that runs on"),
+        "{looked_at}"
+    );
+    let said = found["findings"][0]["message"].as_str().unwrap();
+    assert!(said.contains("idempotency.key"), "{said}");
+    let (code, _, err) = wasmill(&site, &["reload"]);
+    assert!(code == 1 && err.contains("idempotency.key"), "{err}");
+    // For people, with what to do, and a topic that is not there.
+    let elsewhere = other.replace("topic: out,", "topic: nowhere,");
+    site.configure("  create_topics: false\n", &elsewhere);
+    let config = site.config();
+    let words = ["lint", config.to_str().unwrap(), "--against-data"];
+    let (code, out, _) = wasmill(&site, &words);
+    assert_eq!(code, 1);
+    for said in [
+        "error: pipeline probe: what its group `g` has stored",
+        "help: take the change back",
+        "topic `nowhere` does not exist",
+        "`wasmill topics create nowhere`",
+        "a start or reload is refused without `--accept-change`",
+    ] {
+        assert!(out.contains(said), "{said}: {out}");
+    }
+    process.stop();
 }
 
 #[test]

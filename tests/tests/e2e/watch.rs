@@ -1,7 +1,7 @@
 //! What an operator watches: `top`, `tap`, `status`, and the metrics of a running host (§12.3).
 
-use std::collections::BTreeSet;
-use std::process::{Command, Stdio};
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use wasmill::admin::wire::{Blob, Header, Record};
@@ -165,45 +165,49 @@ fn record(kind: &str, number: u32) -> Record {
     }
 }
 
+/// Starts `tap` with the words behind it.
+fn tap(site: &Site, words: &[&str]) -> Child {
+    let data_dir = site.data_dir();
+    Command::new(host_binary())
+        .args(["--data-dir", data_dir.to_str().unwrap(), "tap"])
+        .args(words)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Produces (a tap begins where topics end when it starts) until it has seen enough: what it wrote.
+fn until_it_ends(tap: Child, mut produce: impl FnMut()) -> (String, String) {
+    let mut tap = Some(tap);
+    let done = until("the tap ends by itself", || {
+        produce();
+        std::thread::sleep(Duration::from_millis(50));
+        let ended = tap.as_mut()?.try_wait().unwrap().is_some();
+        ended.then(|| tap.take())?
+    });
+    let done = done.wait_with_output().unwrap();
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert!(done.status.success(), "{said}");
+    (String::from_utf8(done.stdout).unwrap(), said)
+}
+
 #[test]
 fn tap_shows_what_arrives_and_fits_and_says_what_it_passed_over() {
     let site = Site::new(&probe_pipeline(&probe("")));
     site.publish("in", 2, &[Input::ok("before", "a")]);
     let mut process = site.start();
     process.await_drained();
-    let data_dir = site.data_dir();
-    let tap = Command::new(host_binary())
-        .args(["--data-dir", data_dir.to_str().unwrap(), "tap", "other"])
-        .args([
-            "--filter",
-            r#"message.header("kind") == "order""#,
-            "-n",
-            "3",
-            "-o",
-            "json",
-        ])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // It begins where the topic ends when it starts: produce until it has seen enough.
-    let mut tap = Some(tap);
+    let filter = r#"message.header("kind") == "order""#;
+    let words = ["other", "--filter", filter, "-n", "3", "-o", "json"];
     let mut number = 0;
-    let done = until("the tap ends by itself", || {
+    let (shown, said) = until_it_ends(tap(&site, &words), || {
         for kind in ["note", "order"] {
-            process
-                .remote()
-                .produce("other", &[record(kind, number)])
-                .unwrap();
+            let records = [record(kind, number)];
+            process.remote().produce("other", &records).unwrap();
             number += 1;
         }
-        std::thread::sleep(Duration::from_millis(50));
-        let ended = tap.as_mut()?.try_wait().unwrap().is_some();
-        ended.then(|| tap.take())?
     });
-    let done = done.wait_with_output().unwrap();
-    assert!(done.status.success());
-    let shown = String::from_utf8(done.stdout).unwrap();
     let lines: Vec<serde_json::Value> = shown
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -212,15 +216,86 @@ fn tap_shows_what_arrives_and_fits_and_says_what_it_passed_over() {
     for line in &lines {
         assert_eq!(line["headers"][0]["value"], "order", "{line}");
     }
-    let said = String::from_utf8_lossy(&done.stderr).into_owned();
     assert!(
         said.contains("3 shown of") && said.contains("passed over"),
         "{said}"
     );
-    let wrong = site.command(
-        &["--data-dir", data_dir.to_str().unwrap(), "tap", "othr"],
-        &[],
-    );
+    let wrong = tap(&site, &["othr"]).wait_with_output().unwrap();
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("did you mean other?"));
+    process.stop();
+}
+
+#[test]
+fn tap_of_a_pipeline_shows_what_comes_in_with_what_came_of_it() {
+    // A pipeline with the name of the topic it reads.
+    let site = Site::new(&probe_pipeline(&probe("")).replace("name: probe", "name: in"));
+    site.publish("in", 2, &[Input::ok("before", "a")]);
+    let mut process = site.start();
+    process.await_drained();
+    let unclear = tap(&site, &["in"]).wait_with_output().unwrap();
+    assert_eq!(unclear.status.code(), Some(2));
+    let why = String::from_utf8_lossy(&unclear.stderr).into_owned();
+    assert!(why.contains("--as pipeline"), "{why}");
+
+    let mut number = 0;
+    let produce = |process: &Process, number: &mut u32| {
+        let inputs = inputs(*number, 4);
+        let records: Vec<_> = inputs.iter().map(Input::record).collect();
+        process.remote().produce("in", &records).unwrap();
+        *number += 4;
+    };
+    let words = ["in", "--as", "pipeline", "-n", "60", "-o", "json"];
+    let (shown, said) = until_it_ends(tap(&site, &words), || produce(&process, &mut number));
+    let topics = "in (in), other (out), out (out), in.g.dlq (dead letter)";
+    assert!(said.contains(topics), "{said}");
+    let lines: Vec<serde_json::Value> = shown
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 60);
+    let mut seen: BTreeMap<(String, String), u32> = BTreeMap::new();
+    for line in &lines {
+        let part = line["parts"][0].as_str().unwrap();
+        let topic = line["topic"].as_str().unwrap();
+        let expected = match part {
+            "in" => "in",
+            "out" => "out",
+            _ => "in.g.dlq",
+        };
+        assert_eq!(topic, expected, "{line}");
+        let id = line["correlation_id"].as_str().unwrap().to_owned();
+        *seen.entry((id, part.to_owned())).or_default() += 1;
+    }
+    assert!(seen.values().all(|times| *times == 1), "{seen:?}");
+    let has = |part: &str, kind: u32| {
+        let mut ids = (0..number).filter(|n| n % 4 == kind);
+        ids.any(|n| {
+            let of = |part: &str| seen.contains_key(&(format!("c-{n}"), part.to_owned()));
+            of("in") && of(part)
+        })
+    };
+    assert!(
+        has("dead_letter", 0) && has("out", 1) && has("out", 2),
+        "{seen:?}"
+    );
+    assert!(!has("out", 0) && !has("dead_letter", 2), "{seen:?}");
+
+    // For people, a sample of correlation IDs.
+    let words = ["in", "--as", "pipeline", "--sample", "3", "-n", "20"];
+    let (shown, _) = until_it_ends(tap(&site, &words), || produce(&process, &mut number));
+    let letter = shown.lines().find(|line| line.starts_with("dead letter\t"));
+    assert!(
+        letter.is_some_and(|line| line.contains("\trejected: ")),
+        "{shown}"
+    );
+    let ids: BTreeSet<&str> = shown
+        .lines()
+        .filter_map(|line| line.split('\t').nth(4))
+        .collect();
+    assert!(
+        ids.len() < 20 && ids.iter().all(|id| id.starts_with("c-")),
+        "{shown}"
+    );
+    process.await_drained();
     process.stop();
 }

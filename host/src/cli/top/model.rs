@@ -277,7 +277,7 @@ const fn urgency(state: State) -> u8 {
 pub(super) mod tests {
     use super::*;
     use crate::admin::wire::{HostFacts, StoreHealth};
-    use crate::pipeline::snapshot::{Holder, WaitsFor};
+    use crate::pipeline::snapshot::{Holder, Topics, WaitsFor};
     use std::time::Duration;
 
     fn partition(topic: &str, number: u32, end: u64) -> PartitionSnapshot {
@@ -296,6 +296,7 @@ pub(super) mod tests {
 
     fn pipeline(name: &str, state: State, consumed: u64) -> Snapshot {
         Snapshot {
+            topics: Topics::default(),
             alerts: Vec::new(),
             pipeline: name.into(),
             consumer_group: "g".into(),

@@ -35,14 +35,12 @@ fn key(group: &str) -> Vec<u8> {
 /// The epoch of a group.
 ///
 /// # Errors
-/// `Damaged` for a record that cannot be read: an epoch of 0 in its place would bring back what was reset (§13.4).
+/// `Unreadable`: an epoch of 0 in its place would bring back what was reset (§13.4).
 pub fn read(log: &Log, group: &str) -> Result<Epoch, Error> {
     match log.meta_get(&key(group))? {
         None => Ok(Epoch::default()),
-        Some(bytes) => decode(&bytes).ok_or_else(|| {
-            Error::damaged(format!(
-                "the epoch of group {group} was written by a newer wasmill, or not by one"
-            ))
+        Some(bytes) => decode(&bytes).ok_or_else(|| Error::Unreadable {
+            what: format!("the epoch of group {group}").into(),
         }),
     }
 }

@@ -249,6 +249,7 @@ fn one_count_looks_at_open_scan_max_messages_and_tells_of_open_pipelines_max() {
     assert_eq!((mail.dead_letters_open, mail.dead_letters_more), (3, false));
     let running: Vec<Snapshot> = (0..OPEN_PIPELINES_MAX)
         .map(|number| Snapshot {
+            topics: Topics::default(),
             alerts: Vec::new(),
             pipeline: format!("p{number}"),
             consumer_group: "g".into(),

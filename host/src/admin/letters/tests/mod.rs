@@ -28,7 +28,7 @@ use crate::pipeline::dead_letter::DeadLetter as Letter;
 use crate::pipeline::letter_state::{self, Record, State};
 use crate::pipeline::offsets::Progress;
 use crate::pipeline::returned::{Returned, redrive_topic};
-use crate::pipeline::snapshot::{Snapshot, Totals};
+use crate::pipeline::snapshot::{Snapshot, Topics, Totals};
 use crate::pipeline::verdict::Reason;
 
 const DLQ: &str = "orders.email.dlq";
