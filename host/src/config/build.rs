@@ -69,6 +69,7 @@ pub(super) fn host(block: &Checked, problems: &mut Problems) -> Option<Host> {
             "parent" => CreationContext::Parent,
             _ => CreationContext::Link,
         },
+        traces_per_second: block.get("tracing")?.get("traces_per_second")?.nonzero()?,
         logs: logs(block.get("logs")?)?,
     })
 }

@@ -81,7 +81,8 @@ fn traces(config: &Config) -> Rule {
     rule(
         "an attempt is traced",
         format!(
-            "{context}, when `OTEL_EXPORTER_OTLP_ENDPOINT` names a receiver and the message is sampled or has failed"
+            "{context}, when `OTEL_EXPORTER_OTLP_ENDPOINT` names a receiver and the message is sampled (without a context of its own at most {} a second) or has failed",
+            config.host.traces_per_second
         ),
     )
 }

@@ -197,7 +197,11 @@ impl Opened {
             engine,
             prepared,
         } = self;
-        let spans = Spans::from_env(config.host.creation_context, metrics.spans_dropped());
+        let spans = Spans::from_env(
+            config.host.creation_context,
+            config.host.traces_per_second,
+            metrics.spans_lost(),
+        );
         let watches = Watches::default();
         let seen = watches.clone();
         let (desk, operations) = Desk::new(choices.reread);

@@ -170,13 +170,12 @@ impl Prepared {
 
     /// What its spans say of it.
     fn described(&self) -> Described {
-        let targets = self.targets.iter();
-        Described {
-            pipeline: self.plan.pipeline.clone(),
-            consumer_group: self.plan.consumer_group.clone(),
-            plugin_digest: self.plan.plugin_digest.clone(),
-            targets: targets.map(|topic| topic.name.clone()).collect(),
-        }
+        Described::new(
+            &self.plan.pipeline,
+            &self.plan.consumer_group,
+            &self.plan.plugin_digest,
+            self.targets.iter().map(|topic| topic.name.as_str()),
+        )
     }
 
     /// Where its state is kept in an epoch, and its sequence numbers if it has any; made when they are not there.

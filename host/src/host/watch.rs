@@ -308,6 +308,10 @@ impl Observer for WorkerWatch {
         self.spans.sampling()
     }
 
+    fn begins_trace(&self) -> bool {
+        self.spans.begins_trace()
+    }
+
     fn received(&mut self, origin: &Origin<'_>, times: Times) {
         self.spans.received(origin, times);
     }

@@ -410,6 +410,7 @@ where
                 (Stage::Enter(refused, None), None)
             }
         };
+        let is_sampled = self.samples(&delivery, &looked);
         let (correlation, returned) = (looked.correlation, looked.returned);
         let (work, claim, number) = match stage {
             Stage::Enter(work, claim) => (work, claim, number),
@@ -437,6 +438,7 @@ where
             correlation,
             claim,
             number,
+            is_sampled,
         });
     }
 

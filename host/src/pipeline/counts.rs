@@ -132,6 +132,10 @@ pub trait Observer {
     fn sampling(&self) -> Option<&Sampling> {
         None
     }
+    /// Whether one more may be traced that only the share of [`Self::sampling`] has chosen.
+    fn begins_trace(&self) -> bool {
+        true
+    }
     /// The read that brought a traced message.
     fn received(&mut self, origin: &Origin<'_>, times: Times);
     /// An attempt on a traced message ended.

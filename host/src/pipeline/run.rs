@@ -189,6 +189,8 @@ pub(super) struct Entry {
     pub claim: Option<Claimed>,
     /// Of its key, when the pipeline has sequence numbers.
     pub number: Option<Number>,
+    /// It is traced although nothing fails.
+    pub is_sampled: bool,
 }
 
 /// An idempotency claim held for a delivery.

@@ -2,6 +2,7 @@
 //! failure (§12.1). One that is not costs no allocation. Not here: spans (`telemetry/spans`). Pure.
 
 use crate::connector::Connector;
+use crate::pipeline::admit::Looked;
 use crate::pipeline::counts::Observer;
 use crate::pipeline::handler::Handler;
 use crate::pipeline::run::{Clock, Entry, Work, Worker};
@@ -10,6 +11,7 @@ use crate::pipeline::trace::{
     Attempt, Context, Failure, Origin, SENDS_MAX, SETTLEMENT_SPANS_MAX, Times, Told, trace_of,
 };
 use crate::pipeline::verdict::Report;
+use crate::pipeline::window::Delivery;
 
 /// The last read of a partition, in nanoseconds of the worker's clock.
 #[derive(Debug, Clone, Copy)]
@@ -31,9 +33,31 @@ where
     K: Clock,
     O: Observer,
 {
+    /// Whether a message is traced although nothing fails.
+    pub(super) fn samples(&self, delivery: &Delivery, looked: &Looked<'_>) -> bool {
+        let Some(sampling) = self.observer.sampling() else {
+            return false;
+        };
+        let partition = self.partitions.get(delivery.partition as usize);
+        let origin = self.plan.topics.get(usize::from(looked.topic));
+        let (Some(partition), Some(origin)) = (partition, origin) else {
+            return false;
+        };
+        let context = Context::of(&looked.message.headers);
+        let trace = trace_of(origin.hash, self.reader, partition.number, looked.offset);
+        let is_chosen = sampling.samples(context.as_ref(), trace);
+        // What another has begun to trace goes on.
+        let goes_on = sampling.parent_based && context.is_some();
+        is_chosen && (goes_on || self.observer.begins_trace())
+    }
+
     /// Tells of an attempt before its consequences.
     pub(super) fn trace_attempt(&mut self, entry: &Entry, report: &Report<'_>) -> Option<Tracing> {
-        let sampling = *self.observer.sampling()?;
+        self.observer.sampling()?;
+        let failure = failure(report);
+        if !entry.is_sampled && failure.is_none() && entry.delivery.attempts == 0 {
+            return None;
+        }
         let Self {
             partitions,
             plan,
@@ -56,11 +80,6 @@ where
         };
         let context = Context::of(&message.headers);
         let trace = trace_of(topic.hash, *reader, partition.number, entry.offset());
-        let failure = failure(report);
-        let has_failed = failure.is_some() || entry.delivery.attempts > 0;
-        if !has_failed && !sampling.samples(context.as_ref(), trace) {
-            return None;
-        }
         let now_ns = clock.monotonic_ns();
         let (begun_ns, ended_ns) = match entry.work {
             Work::Call => *called_ns,

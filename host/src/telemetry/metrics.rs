@@ -14,6 +14,7 @@ use super::counts::LocalCounts;
 use super::labels::{
     DeadLetterReason, FaultReason, IdempotencyResult, Label, Outcome, PublishError, ReplyDropped,
 };
+use super::spans::Lost;
 use crate::pipeline::snapshot::{Origin, PartitionSnapshot, Snapshot, State};
 
 /// Why metrics could not be made or shown.
@@ -113,10 +114,13 @@ impl Metrics {
         }
     }
 
-    /// Spans that no receiver got.
+    /// Spans that no receiver got, and messages whose spans were not made.
     #[must_use]
-    pub fn spans_dropped(&self) -> IntCounter {
-        self.families.spans_dropped.clone()
+    pub fn spans_lost(&self) -> Lost {
+        Lost {
+            dropped: self.families.spans_dropped.clone(),
+            left_out: self.families.traces_left_out.clone(),
+        }
     }
 
     /// Fills the gauges from `snapshots` and writes everything in Prometheus' text format.
@@ -185,6 +189,7 @@ struct Families {
     pipeline_state: IntGaugeVec,
     alert: IntGaugeVec,
     spans_dropped: IntCounter,
+    traces_left_out: IntCounter,
 }
 
 impl Families {
@@ -331,6 +336,13 @@ impl Families {
                 IntCounter::with_opts(Opts::new(
                     named("spans_dropped_total"),
                     "spans that no receiver got: the queue was full or the export failed",
+                ))?,
+            )?,
+            traces_left_out: registered(
+                &registry,
+                IntCounter::with_opts(Opts::new(
+                    named("traces_left_out_total"),
+                    "messages that were sampled and not traced: there were more than traces_per_second",
                 ))?,
             )?,
             registry,

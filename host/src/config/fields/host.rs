@@ -76,21 +76,32 @@ static HEALTH: Block = Block {
 static TRACING: Block = Block {
     name: "tracing",
     doc: "OpenTelemetry spans. Where they go and how many messages are sampled is said by the `OTEL_…` variables; without an endpoint there are none.",
-    fields: &[Field {
-        name: "creation_context",
-        kind: Kind::Choice(&[
-            choice(
-                "link",
-                "attempts are a trace of their own with a link to the context in `traceparent`",
-            ),
-            choice(
-                "parent",
-                "attempts lie in the message's trace, below that context",
-            ),
-        ]),
-        need: Need::Default("link"),
-        doc: "How the attempts on a message hang together with where it came from.",
-    }],
+    fields: &[
+        Field {
+            name: "creation_context",
+            kind: Kind::Choice(&[
+                choice(
+                    "link",
+                    "attempts are a trace of their own with a link to the context in `traceparent`",
+                ),
+                choice(
+                    "parent",
+                    "attempts lie in the message's trace, below that context",
+                ),
+            ]),
+            need: Need::Default("link"),
+            doc: "How the attempts on a message hang together with where it came from.",
+        },
+        Field {
+            name: "traces_per_second",
+            kind: Kind::Integer {
+                min: 1,
+                max: 1_000_000,
+            },
+            need: Need::Default("1000"),
+            doc: "How many messages without a context are sampled a second on this host at most, whatever their share; those beyond are counted (`wasmill_traces_left_out_total`). A message whose context says sampled, and one that fails, is traced in any case.",
+        },
+    ],
     later: &[],
 };
 

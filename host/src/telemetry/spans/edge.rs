@@ -60,7 +60,9 @@ impl Publishing {
         let parent = Context::of(&headers.as_headers());
         let is_there = headers.as_headers().last(HEADER).is_some();
         let own: u128 = traced.random.random::<u128>().max(1);
-        if !traced.on.sampling.samples(parent.as_ref(), own) {
+        let sampling = &traced.on.sampling;
+        let goes_on = sampling.parent_based && parent.is_some();
+        if !sampling.samples(parent.as_ref(), own) || !(goes_on || traced.on.allowance.take()) {
             return None;
         }
         let at = SpanRef {

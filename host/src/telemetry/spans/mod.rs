@@ -9,13 +9,15 @@ mod settings;
 mod span;
 mod worker;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use opentelemetry_sdk::trace::SpanData;
 use prometheus::IntCounter;
 
-use crate::config::valid::CreationContext;
+use crate::config::valid::{CreationContext, RateLimit};
+use crate::pipeline::rate::Rate;
 use crate::pipeline::trace::Sampling;
 
 pub use edge::{Publishing, Sending};
@@ -25,6 +27,8 @@ pub use worker::{Described, WorkerSpans};
 
 /// Spans that wait to be sent, when `OTEL_BSP_MAX_QUEUE_SIZE` does not say.
 pub const QUEUE_SPANS_MAX: usize = 2048;
+/// Messages a second that a command traces because its share has chosen them.
+const TRACES_PER_SECOND: NonZeroU32 = NonZeroU32::new(1_000).unwrap();
 /// How long the end of the process waits for spans to be sent.
 pub const FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -32,17 +36,27 @@ pub const FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
 #[derive(Clone, Default)]
 pub struct Spans(Option<Arc<On>>);
 
+/// Spans and traces that nobody got.
+#[derive(Debug, Clone)]
+pub struct Lost {
+    /// Spans.
+    pub dropped: IntCounter,
+    /// Messages that were sampled and not traced, because there were too many.
+    pub left_out: IntCounter,
+}
+
 struct On {
     sampling: Sampling,
+    allowance: Allowance,
     parent: CreationContext,
     exporter: Exporter,
 }
 
 impl Spans {
     /// As the environment says; off without an endpoint, and with a line in the log when what it says
-    /// cannot be done. `dropped` counts spans that no receiver got.
+    /// cannot be done. `per_second`: messages without a context that are sampled at most.
     #[must_use]
-    pub fn from_env(parent: CreationContext, dropped: IntCounter) -> Self {
+    pub fn from_env(parent: CreationContext, per_second: NonZeroU32, lost: Lost) -> Self {
         let settings = match Settings::read(|name| std::env::var(name).ok()) {
             Ok(Some(settings)) => settings,
             Ok(None) => return Self::default(),
@@ -52,9 +66,10 @@ impl Spans {
             }
         };
         let sampling = settings.sampling;
-        match Exporter::start(settings, dropped) {
+        match Exporter::start(settings, lost.dropped) {
             Ok(exporter) => Self(Some(Arc::new(On {
                 sampling,
+                allowance: Allowance::new(per_second, lost.left_out),
                 parent,
                 exporter,
             }))),
@@ -68,9 +83,14 @@ impl Spans {
     /// Of a command, which has no metrics: sent when it is dropped.
     #[must_use]
     pub fn of_a_command() -> Self {
-        match IntCounter::new("spans_dropped_total", "spans that no receiver got") {
-            Ok(dropped) => Self::from_env(CreationContext::default(), dropped),
-            Err(_) => Self::default(),
+        let counter = |name| IntCounter::new(name, "of one command");
+        match (counter("dropped"), counter("left_out")) {
+            (Ok(dropped), Ok(left_out)) => Self::from_env(
+                CreationContext::default(),
+                TRACES_PER_SECOND,
+                Lost { dropped, left_out },
+            ),
+            _ => Self::default(),
         }
     }
 
@@ -82,8 +102,57 @@ impl Spans {
     }
 }
 
+/// How many messages may be traced that only their share has chosen: a host at full speed would spend
+/// itself on the spans of messages that all look the same.
+struct Allowance {
+    rate: Rate,
+    started: Instant,
+    left_out: IntCounter,
+}
+
+impl Allowance {
+    fn new(per_second: NonZeroU32, left_out: IntCounter) -> Self {
+        let limit = RateLimit {
+            count: per_second,
+            interval: Duration::from_secs(1),
+        };
+        Self {
+            rate: Rate::new(limit),
+            started: Instant::now(),
+            left_out,
+        }
+    }
+
+    /// Takes one; false, and counted, when there is none.
+    fn take(&self) -> bool {
+        let now_ns = self.started.elapsed().as_nanos() as u64;
+        let is_free = self.rate.take(1, now_ns).is_ok();
+        if !is_free {
+            self.left_out.inc();
+        }
+        is_free
+    }
+}
+
 impl On {
     fn send(&self, span: SpanData) {
         self.exporter.send(span);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_messages_a_second_are_traced_than_traces_per_second_and_the_others_are_counted() {
+        let left_out = IntCounter::new("left_out", "of a test").unwrap();
+        let allowance = Allowance::new(NonZeroU32::new(50).unwrap(), left_out.clone());
+        let began = (0..10_000).filter(|_| allowance.take()).count();
+        let within = 50 + allowance.started.elapsed().as_millis() as usize / 20 + 1;
+        assert!((50..=within).contains(&began), "{began} of {within}");
+        assert_eq!(left_out.get() as usize, 10_000 - began);
+        std::thread::sleep(Duration::from_millis(30));
+        assert!(allowance.take());
     }
 }

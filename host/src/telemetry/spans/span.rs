@@ -14,6 +14,9 @@ use crate::pipeline::trace::{Failure, SpanRef, Times};
 /// Of an error's text, bytes.
 pub(super) const TEXT_BYTES_MAX: usize = 1024;
 
+/// As many as the span of a failed attempt has.
+const ATTRIBUTES: usize = 14;
+
 /// What a span does, as `messaging.operation.name` has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operation {
@@ -59,11 +62,12 @@ impl Made {
             let past = Duration::from_nanos(times.now_ns.saturating_sub(ns));
             now.checked_sub(past).unwrap_or(now)
         };
-        let mut attributes = vec![
+        let mut attributes = Vec::with_capacity(ATTRIBUTES);
+        attributes.extend([
             KeyValue::new("messaging.system", "wasmill"),
             KeyValue::new("messaging.operation.name", operation.name()),
             KeyValue::new("messaging.operation.type", operation.name()),
-        ];
+        ]);
         let name = match destination {
             Some(topic) => {
                 attributes.push(KeyValue::new(
@@ -93,6 +97,12 @@ impl Made {
 
     pub(super) fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.0.attributes.push(KeyValue::new(name, value));
+        self
+    }
+
+    /// With what many spans say.
+    pub(super) fn said(mut self, attribute: &KeyValue) -> Self {
+        self.0.attributes.push(attribute.clone());
         self
     }
 

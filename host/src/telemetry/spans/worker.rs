@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use opentelemetry::KeyValue;
 use opentelemetry::trace::TraceState;
 use rand::RngExt as _;
 use rand::SeedableRng as _;
@@ -15,14 +16,32 @@ use crate::pipeline::trace::{Attempt, Origin, Sampling, SpanRef, Times, Told};
 use super::span::{Made, Operation, Parent};
 use super::{On, Spans};
 
-/// What all spans of a pipeline say.
+/// What all spans of a pipeline say. Shared by all of them: a span copies none of it.
 #[derive(Debug)]
 pub struct Described {
-    pub pipeline: String,
-    pub consumer_group: String,
-    pub plugin_digest: String,
-    /// The topics it publishes to, by target.
-    pub targets: Vec<String>,
+    pipeline: KeyValue,
+    consumer_group: KeyValue,
+    plugin_digest: KeyValue,
+    targets: Vec<Arc<str>>,
+}
+
+impl Described {
+    /// `targets` are the topics it publishes to, in the order of its plan.
+    #[must_use]
+    pub fn new<'a>(
+        pipeline: &str,
+        consumer_group: &str,
+        plugin_digest: &str,
+        targets: impl Iterator<Item = &'a str>,
+    ) -> Self {
+        let shared = |name, value: &str| KeyValue::new(name, Arc::<str>::from(value));
+        Self {
+            pipeline: shared("wasmill.pipeline", pipeline),
+            consumer_group: shared("messaging.consumer.group.name", consumer_group),
+            plugin_digest: shared("wasmill.plugin.digest", plugin_digest),
+            targets: targets.map(Arc::from).collect(),
+        }
+    }
 }
 
 /// Owned by one worker.
@@ -46,6 +65,12 @@ impl WorkerSpans {
     #[must_use]
     pub fn sampling(&self) -> Option<&Sampling> {
         self.on.as_ref().map(|on| &on.sampling)
+    }
+
+    /// Whether another message may be traced that only its share has chosen.
+    #[must_use]
+    pub fn begins_trace(&self) -> bool {
+        self.on.as_ref().is_some_and(|on| on.allowance.take())
     }
 
     /// The read that brought a message.
@@ -124,12 +149,9 @@ impl WorkerSpans {
             is_remote: false,
         };
         let mut made = Made::new(Operation::Settle, None, at, Some(parent), times)
-            .with(
-                "messaging.consumer.group.name",
-                self.described.consumer_group.clone(),
-            )
-            .with("messaging.batch.message_count", told.len() as i64)
-            .with("wasmill.pipeline", self.described.pipeline.clone());
+            .said(&self.described.consumer_group)
+            .said(&self.described.pipeline)
+            .with("messaging.batch.message_count", told.len() as i64);
         for told in told {
             made = made.linked(told.span, TraceState::NONE, false);
         }
@@ -149,19 +171,16 @@ impl WorkerSpans {
             is_remote: false,
         };
         let made = Made::new(Operation::Send, Some(topic), at, Some(parent), times)
-            .with("wasmill.pipeline", self.described.pipeline.clone());
+            .said(&self.described.pipeline);
         on.send(made.done());
     }
 
     fn common(&self, made: Made, partition: String) -> Made {
         let described = &self.described;
         made.with("messaging.destination.partition.id", partition)
-            .with(
-                "messaging.consumer.group.name",
-                described.consumer_group.clone(),
-            )
-            .with("wasmill.pipeline", described.pipeline.clone())
-            .with("wasmill.plugin.digest", described.plugin_digest.clone())
+            .said(&described.consumer_group)
+            .said(&described.pipeline)
+            .said(&described.plugin_digest)
     }
 }
 

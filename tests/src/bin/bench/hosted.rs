@@ -37,6 +37,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) max_attempts: u32,
     /// Deferred ones go with no order, as they are used.
     pub(crate) retry: valid::RetryMode,
+    pub(crate) traces_per_second: u32,
 }
 
 impl<'a> Setup<'a> {
@@ -49,6 +50,7 @@ impl<'a> Setup<'a> {
             case,
             max_attempts: 1,
             retry: valid::RetryMode::Inline,
+            traces_per_second: 1_000,
         }
     }
 
@@ -110,6 +112,7 @@ impl<'a> Setup<'a> {
         Ok(Config {
             host: valid::Host {
                 creation_context: valid::CreationContext::default(),
+                traces_per_second: NonZeroU32::new(self.traces_per_second).ok_or("no traces")?,
                 data_dir: self.dir.to_owned(),
                 admin_listen: any,
                 admin_tls: None,

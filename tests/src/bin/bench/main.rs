@@ -1,8 +1,9 @@
 //! `cargo xtask bench`: the host against a bare loop over the same store in the same run, with the same
 //! handler logic as native code, in interleaved pairs; then memory, start, latency, the frame, the
-//! stages, and what failures cost. Prints the tables of docs/performance.md.
+//! stages, what failures cost, and commands on a large log. Prints the tables of docs/performance.md.
 
 mod bare;
+mod commands;
 mod costs;
 mod frame;
 mod hosted;
@@ -59,7 +60,7 @@ const USAGE: &str = "\
 bench [--mode MODE] [--messages N] [--pairs N] [--seconds N] [--dir DIR] [--plugins DIR] [--host FILE]
 
   --mode      all (default), throughput, idempotency, memory, start, latency, frame, stages, costs,
-              tracing;
+              tracing, commands;
               smoke runs the first and the last of them on little and checks that the figures can be true
   --messages  of a run; default 1,000,000
   --pairs     of host and bare loop; default 10
@@ -160,6 +161,9 @@ fn run() -> Result<(), String> {
     if is("tracing") {
         measured("tracing", &mut || tracing::run(&arguments))?;
     }
+    if is("commands") {
+        measured("commands", &mut || commands::run(&arguments))?;
+    }
     if is("costs") {
         measured("costs", &mut || costs::run(&arguments))?;
     }
@@ -226,7 +230,7 @@ fn arguments() -> Result<Option<Arguments>, String> {
     Ok(Some(parsed))
 }
 
-const MODES: [&str; 12] = [
+const MODES: [&str; 13] = [
     "all",
     "throughput",
     "idempotency",
@@ -235,6 +239,7 @@ const MODES: [&str; 12] = [
     "latency",
     "frame",
     "stages",
+    "commands",
     "costs",
     "tracing",
     "tracing-child",

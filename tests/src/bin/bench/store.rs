@@ -16,6 +16,8 @@ use wasmill::plugin::{self, Engine, Plugin};
 use crate::hosted;
 
 pub(crate) const PARTITIONS: u32 = 6;
+/// Of the first message, Unix ms; each is a millisecond after the one before.
+pub(crate) const TIMESTAMP_FIRST_MS: i64 = 1_795_000_000_000;
 pub(crate) const INPUT: &str = "orders";
 /// The idempotency key of an order.
 pub(crate) const KEY: &str = "message.json.order_id";
@@ -144,7 +146,7 @@ impl Appender {
             key: Some(key.as_bytes()),
             payload: Some(payload),
             headers: headers.as_headers(),
-            timestamp_ms: 1_795_000_000_000 + sequence as i64,
+            timestamp_ms: TIMESTAMP_FIRST_MS + sequence as i64,
         });
         if builder.len() >= chunk {
             self.commit.appends.push(Append {

@@ -1,6 +1,6 @@
-//! What tracing costs: the same input with tracing off and at 1 %, in interleaved pairs, each run in a
-//! process of its own because the variables of OpenTelemetry are a process's. The spans go to a real
-//! receiver on the same machine.
+//! What tracing costs: the same input with tracing off, at 1 % as it is, and at 1 % without the bound of
+//! `traces_per_second`, in interleaved rounds, each run in a process of its own because the variables of
+//! OpenTelemetry are a process's. The spans go to a real receiver on the same machine.
 
 use std::path::Path;
 use std::process::Command;
@@ -19,41 +19,61 @@ const COST_MAX: f64 = 2.0;
 pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     let receiver = Receiver::silent();
     let plugin = arguments.component("enrich")?;
-    let (mut wall, mut cpu) = (Vec::new(), Vec::new());
+    let mut found: [Found; 2] = Default::default();
     for round in 0..arguments.pairs {
         let dir = arguments.dir.join(format!("tracing-{round}"));
         store::prepare(&dir, arguments.messages)?;
         store::warm(&dir, &plugin)?;
-        let off = || child(arguments, &dir, "off", &[]);
-        let on = || child(arguments, &dir, "on", &receiver.environment("grpc"));
-        // The order alternates, so that neither side always runs on the warmer machine.
-        let (off, on) = if round.is_multiple_of(2) {
-            let off = off()?;
-            (off, on()?)
-        } else {
-            let on = on()?;
-            (off()?, on)
-        };
-        report::say(&format!(
-            "tracing {round}: off {:.0}/s, {:.3} µs CPU; on {:.0}/s, {:.3} µs CPU",
-            off.rate(),
-            off.cpu_us(),
-            on.rate(),
-            on.cpu_us()
-        ));
-        wall.push((off.rate() / on.rate() - 1.0) * 100.0);
-        cpu.push((on.cpu_us() / off.cpu_us() - 1.0) * 100.0);
+        let mut measured = [None; 3];
+        for step in 0..measured.len() {
+            // The order rotates, so that none always runs on the warmer machine.
+            let which = (round + step) % measured.len();
+            let environment = match which {
+                0 => Vec::new(),
+                _ => receiver.environment("grpc"),
+            };
+            let group = GROUPS.get(which).copied().unwrap_or_default();
+            let measure = child(arguments, &dir, group, &environment)?;
+            report::say(&format!(
+                "tracing {round}: {group} {:.0}/s, {:.3} µs CPU",
+                measure.rate(),
+                measure.cpu_us()
+            ));
+            if let Some(place) = measured.get_mut(which) {
+                *place = Some(measure);
+            }
+        }
+        if let [Some(off), Some(on), Some(all)] = measured {
+            for (found, on) in found.iter_mut().zip([on, all]) {
+                found.wall.push((off.rate() / on.rate() - 1.0) * 100.0);
+                found.cpu.push((on.cpu_us() / off.cpu_us() - 1.0) * 100.0);
+            }
+        }
         store::clear(&dir)?;
     }
+    let [on, all] = found;
     report::rows(
         "Tracing at 1 %, percent on top of none",
         &[
-            Row::new("time of a message", wall).limit(COST_MAX),
-            Row::new("CPU of a message, the sending thread included", cpu),
+            Row::new("time of a message", on.wall).limit(COST_MAX),
+            Row::new("CPU of a message, the sending thread included", on.cpu),
+            Row::new("time of a message, without `traces_per_second`", all.wall),
+            Row::new("CPU of a message, without `traces_per_second`", all.cpu),
         ],
     );
     Ok(())
 }
+
+/// Percent on top of none.
+#[derive(Default)]
+struct Found {
+    wall: Vec<f64>,
+    cpu: Vec<f64>,
+}
+
+const GROUPS: [&str; 3] = ["off", "on", UNBOUNDED];
+/// The group whose host has no bound on traces that matters.
+const UNBOUNDED: &str = "on-unbounded";
 
 fn child(
     arguments: &Arguments,
@@ -93,7 +113,10 @@ fn child(
 pub(crate) fn one(arguments: &Arguments) -> Result<(), String> {
     let plugin = arguments.component("enrich")?;
     let group = std::env::var(GROUP).map_err(|_| format!("{GROUP} is not set"))?;
-    let setup = Setup::new(&arguments.dir, &group, &plugin, Case::AtLeastOnce);
+    let mut setup = Setup::new(&arguments.dir, &group, &plugin, Case::AtLeastOnce);
+    if group == UNBOUNDED {
+        setup.traces_per_second = 1_000_000;
+    }
     let measure = setup.run(arguments.messages)?;
     report::say(&format!("{} {}", measure.seconds, measure.cpu_seconds));
     Ok(())
