@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::admin::error::{Code, Error as Refusal};
 use crate::admin::operations::{Changes, RejectRequest};
 use crate::admin::seek::{self, Moved, SeekReply, SeekRequest, Tables};
-use crate::config::valid::{Config, Pipeline};
+use crate::config::valid::{Config, Host, Pipeline};
 use crate::connector::embedded::{Commit, Health, Log, Write, epoch};
 use crate::expression::nearest;
 use crate::pipeline::run::Reject;
@@ -394,19 +394,38 @@ impl Pipelines {
 
     /// What only a restart can change.
     fn same_host(&self, new: &Config) -> Result<(), Refusal> {
-        let (old, host) = (&self.config.host, &new.host);
+        let old = &self.config.host;
+        // All of them, so that a new key is not accepted without effect.
+        let Host {
+            data_dir,
+            admin_listen,
+            admin_tls,
+            admin_token,
+            health_listen,
+            shutdown_timeout: _,
+            guest_memory,
+            durability,
+            create_topics: _,
+            creation_context,
+            traces_per_second,
+            logs,
+        } = &new.host;
         let fixed = [
-            ("data_dir", old.data_dir == host.data_dir),
-            ("admin.listen", old.admin_listen == host.admin_listen),
-            ("admin.tls", old.admin_tls == host.admin_tls),
-            ("admin.token", old.admin_token == host.admin_token),
-            ("health.listen", old.health_listen == host.health_listen),
-            ("guest_memory", old.guest_memory == host.guest_memory),
-            ("durability", old.durability == host.durability),
-            ("logs", old.logs == host.logs),
+            ("data_dir", old.data_dir == *data_dir),
+            ("admin.listen", old.admin_listen == *admin_listen),
+            ("admin.tls", old.admin_tls == *admin_tls),
+            ("admin.token", old.admin_token == *admin_token),
+            ("health.listen", old.health_listen == *health_listen),
+            ("guest_memory", old.guest_memory == *guest_memory),
+            ("durability", old.durability == *durability),
+            ("logs", old.logs == *logs),
             (
                 "tracing.creation_context",
-                old.creation_context == host.creation_context,
+                old.creation_context == *creation_context,
+            ),
+            (
+                "tracing.traces_per_second",
+                old.traces_per_second == *traces_per_second,
             ),
         ];
         let changed = fixed.iter().find(|(_, same)| !same);
