@@ -185,7 +185,8 @@ impl Console {
         self.ordered("cli", ("seek", group.to_owned(), note), || {
             // Its namespaces are made by the host that needs them.
             let moved = seek::submit(&self.log, request, &reply, |_| Ok(()))?;
-            moved.recv().unwrap_or(Err(embedded::Error::Closed))?;
+            let moved = moved.answer_within(PRODUCE_TIME_MAX);
+            moved.unwrap_or_else(|| Err(self.log.why_late(PRODUCE_TIME_MAX)))?;
             Ok(reply)
         })
     }

@@ -3,7 +3,6 @@
 //! partitions go with the old place. Messages of the group that were put aside or are being redriven stay
 //! where they are: they were read once, and come back whatever the group reads next.
 
-use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -11,9 +10,7 @@ use utoipa::ToSchema;
 
 use super::error::{Code, Error};
 use crate::connector::embedded::epoch::{self, Epoch};
-use crate::connector::embedded::{
-    self, Commit, Committed, GroupId, Log, PartitionId, Topic, Write,
-};
+use crate::connector::embedded::{Commit, GroupId, Handed, Log, PartitionId, Topic, Write};
 use crate::pipeline::offsets::Progress;
 
 /// `POST /v1/groups/{group}/seek`.
@@ -222,9 +219,6 @@ pub fn tables(log: &Log, name: &str) -> Result<Tables, Error> {
     })
 }
 
-/// What becomes of a commit that was handed over.
-pub type Moved = Receiver<Result<Committed, embedded::Error>>;
-
 /// How long the log's queue may be full.
 const QUEUE_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -235,7 +229,7 @@ pub fn submit(
     request: &SeekRequest,
     reply: &SeekReply,
     needs: impl FnOnce(Epoch) -> Result<(), Error>,
-) -> Result<Moved, Error> {
+) -> Result<Handed, Error> {
     let Some(group) = log.find_group(&reply.group) else {
         return Err(Error::internal(
             "a consumer group that was planned for is gone",
@@ -269,14 +263,7 @@ pub fn submit(
         needs(after)?;
         commit.writes.push(epoch::write(&reply.group, after));
     }
-    let (tell, moved) = sync_channel(1);
-    let ack = Box::new(move |result| {
-        if tell.send(result).is_err() {
-            tracing::debug!("nobody waits for a move any more");
-        }
-    });
-    log.submit_before(commit, ack, Instant::now() + QUEUE_TIME_MAX)?;
-    Ok(moved)
+    Ok(log.hand_over(commit, Some(Instant::now() + QUEUE_TIME_MAX))?)
 }
 
 type Place = (std::sync::Arc<Topic>, u32, PartitionId, u64);
@@ -437,7 +424,8 @@ mod tests {
         assert_eq!(epoch::read(&log, "g").unwrap(), Epoch::default());
         assert_eq!(log.progress_of(group).unwrap(), before);
         let moved = submit(&log, &reset, &reply, |_| Ok(())).unwrap();
-        moved.recv().unwrap().unwrap();
+        let moved = moved.answer_within(QUEUE_TIME_MAX);
+        moved.unwrap().unwrap();
         assert_eq!(epoch::read(&log, "g").unwrap().state, 1);
     }
 }

@@ -3,15 +3,15 @@
 //! configuration changes. Not here: how orders come in (`desk.rs`), what a start consists of (`start.rs`).
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, TryRecvError, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::admin::error::{Code, Error as Refusal};
 use crate::admin::operations::{Changes, RejectRequest};
-use crate::admin::seek::{self, Moved, SeekReply, SeekRequest, Tables};
+use crate::admin::seek::{self, SeekReply, SeekRequest, Tables};
 use crate::config::valid::{Config, Host, Pipeline};
-use crate::connector::embedded::{Commit, Health, Log, Write, epoch};
+use crate::connector::embedded::{Commit, Handed, Health, Log, Write, epoch};
 use crate::expression::nearest;
 use crate::pipeline::run::Reject;
 use crate::pipeline::snapshot::{Snapshot, State};
@@ -56,7 +56,7 @@ impl Watches {
 /// A move of a group that was handed to a store which does not write.
 struct Moving {
     group: String,
-    done: Moved,
+    done: Handed,
 }
 
 pub(super) struct Pipelines {
@@ -506,13 +506,11 @@ impl Pipelines {
 
     /// Waits until it is known that the group has moved. When the store does not write it may still come to
     /// that, and until then none of its pipelines may run: they would write over it.
-    fn await_move(&mut self, group: &str, done: Moved) -> Result<(), Refusal> {
+    fn await_move(&mut self, group: &str, done: Handed) -> Result<(), Refusal> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match done.recv_timeout(LOOK) {
-                Ok(moved) => return Ok(moved.map(drop)?),
-                Err(RecvTimeoutError::Disconnected) => return Err(stopping()),
-                Err(RecvTimeoutError::Timeout) => {}
+            if let Some(moved) = done.answer_within(LOOK) {
+                return Ok(moved.map(drop)?);
             }
             if self.is_stopping() {
                 return Err(stopping());
@@ -620,8 +618,7 @@ impl Pipelines {
 
     /// Those whose group has moved by now, or will not.
     fn start_moved(&mut self) {
-        let is_known =
-            |moving: &mut Moving| !matches!(moving.done.try_recv(), Err(TryRecvError::Empty));
+        let is_known = |moving: &mut Moving| moving.done.answer_within(Duration::ZERO).is_some();
         if let Some(moving) = self.moving.take_if(is_known) {
             self.began_anew();
             let own = self.of_group(&moving.group);

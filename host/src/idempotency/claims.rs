@@ -105,7 +105,8 @@ impl Claims {
 
     /// Claims a key for a delivery. What is in memory decides; else `stored`, the table's answer, which is
     /// asked under the key's lock: it must hold everything that was reported `durable`. An error of it
-    /// changes nothing. `reopens`: a failure does not count as processed (§7.5).
+    /// changes nothing. `reopens`: the message's own failure does not count as processed (§7.5); one with
+    /// other content is another message's, and stands.
     pub fn claim<E>(
         &self,
         hash: KeyHash,
@@ -116,13 +117,15 @@ impl Claims {
         stored: impl FnOnce() -> Result<Option<Completion>, E>,
     ) -> Result<Claim, E> {
         let now_ms = self.now(now_ms);
+        let is_reopened = |completion: &Completion| {
+            reopens && completion.status == Status::Failed && completion.fingerprint == fingerprint
+        };
         let mut shard = self.shard(hash);
         let slot = shard.entry(hash);
         let entry = match slot {
             Slot::Vacant(vacant) => {
                 let stands = |completion: &Completion| {
-                    completion.expires_at_ms > now_ms
-                        && !(reopens && completion.status == Status::Failed)
+                    completion.expires_at_ms > now_ms && !is_reopened(completion)
                 };
                 let live = stored()?.filter(stands);
                 if let Some(completion) = live {
@@ -151,7 +154,7 @@ impl Claims {
                     *waited = true;
                     return Ok(Claim::Wait);
                 }
-                if !(reopens && completion.status == Status::Failed) {
+                if !is_reopened(completion) {
                     return Ok(answer(completion, fingerprint));
                 }
                 let waited = false;

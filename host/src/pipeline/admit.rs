@@ -15,7 +15,7 @@ use crate::pipeline::lane::{LaneKey, Until, lane_of};
 use crate::pipeline::offsets::Admission;
 use crate::pipeline::plan::Role;
 use crate::pipeline::reply;
-use crate::pipeline::returned::Returned;
+use crate::pipeline::returned::{Returned, is_redriven};
 use crate::pipeline::run::{CALL_BYTES_MAX, Claimed, Clock, Entry, Halt, PutAside, Work, Worker};
 use crate::pipeline::sequence::Number;
 use crate::pipeline::traced::LastRead;
@@ -513,15 +513,16 @@ where
         if let Some(filter) = &self.plan.filter {
             match filter.holds(message, &mut self.key.borrow_mut()) {
                 Ok(true) => {}
-                Ok(false) => return (Stage::Enter(Work::Filtered, None), None),
+                Ok(false) => return (self.passed_over(Work::Filtered, message, proved), None),
                 Err(error) => {
                     let work = self.failed_filter(filter, message, &error);
                     return (Stage::Enter(work, None), None);
                 }
             }
         }
-        if reply::is_expired(message, self.unix_ms) {
-            return (Stage::Enter(Work::Expired, None), None);
+        // Whoever sends a dead letter again wants it executed; its caller is gone in any case.
+        if !is_redriven(&looked.returned) && reply::is_expired(message, self.unix_ms) {
+            return (self.passed_over(Work::Expired, message, proved), None);
         }
         let number = match self.in_sequence(delivery, looked, is_rejected) {
             Ok(number) => number,
@@ -539,6 +540,12 @@ where
             stage => stage,
         };
         (stage, number)
+    }
+
+    /// `unchecked`: whether the payload is of its format was left to the key, which is not evaluated now.
+    fn passed_over(&self, work: Work, message: &MessageRef<'_>, unchecked: bool) -> Stage {
+        let undecodable = unchecked.then(|| self.undecodable(message)).flatten();
+        Stage::Enter(undecodable.unwrap_or(work), None)
     }
 
     /// A payload that is not of its declared format is that, whatever reads it first.
@@ -619,10 +626,7 @@ where
         };
         let now = self.unix_ms;
         // A dead letter that was sent back is not a duplicate of its own failure (§7.5).
-        let reopens = looked
-            .returned
-            .as_ref()
-            .is_some_and(|r| r.redrive_count > 0);
+        let reopens = is_redriven(&looked.returned);
         let stored = || table.completion(hash, now);
         match claims.claim(hash, fingerprint, owner, reopens, now, stored) {
             Ok(Claim::Taken(fence)) => {

@@ -10,17 +10,17 @@ use crate::faults;
 use crate::idempotency::completion::{Completion, Status};
 use crate::message::MessageRef;
 use crate::pipeline::admit::original;
+use crate::pipeline::answer::{NO_HEADERS, answer_to};
 use crate::pipeline::counts::Observer;
 use crate::pipeline::dead_letter;
 use crate::pipeline::handler::Handler;
 use crate::pipeline::lane::Until;
-use crate::pipeline::letter_state;
-use crate::pipeline::output::{self, HeaderRule, Made};
-use crate::pipeline::plan::{Plan, PlanOutput, SourceTopic, Step};
-use crate::pipeline::reply::{self, Dropped};
+use crate::pipeline::output::{self, Made};
+use crate::pipeline::plan::{PlanOutput, SourceTopic, Step};
+use crate::pipeline::reply;
 use crate::pipeline::returned::Returned;
 use crate::pipeline::run::{Clock, Entry, Halt, Work, Worker};
-use crate::pipeline::settlement::{CompletionWrite, LetterWrite, StateWrite, Target};
+use crate::pipeline::settlement::{CompletionWrite, LetterWrite, StateWrite};
 use crate::pipeline::stored;
 use crate::pipeline::verdict::{Reason, Report, Verdict, judge};
 use crate::plugin::frame::{Outcome, Outcomes, OutputIter};
@@ -242,8 +242,7 @@ where
         {
             for (name, record) in stored::iter(outputs) {
                 if name == reply::OUTPUT {
-                    self.answer_again(entry, record);
-                    published = true;
+                    published |= self.answer_again(entry, record);
                 } else if replay && let Some(output) = self.plan.output(name) {
                     // An output that the configuration no longer has is not published again.
                     self.settlement.publish_record(output.target, record);
@@ -259,28 +258,6 @@ where
         }
         self.conclude_letter(entry);
         self.finish(entry);
-    }
-
-    /// A duplicate is answered from the record of the first (§8.2): where it asks for it, under its own
-    /// correlation ID.
-    fn answer_again(&mut self, entry: &Entry, record: &[u8]) {
-        let partition = self.partitions.get(entry.delivery.partition as usize);
-        let message = partition.and_then(|partition| partition.window.message(&entry.delivery));
-        let (Some(message), Ok((stored, _))) = (message, MessageRef::read_record(record)) else {
-            return;
-        };
-        let message = original(message, entry);
-        let correlation_id = entry.correlation.text(&message.headers);
-        match answer_to(&self.plan, &mut self.connector, &message) {
-            Ok(target) => {
-                if let Some(answer) =
-                    reply::again(&stored, &message, correlation_id, &mut self.headers)
-                {
-                    self.settlement.publish(target, &answer);
-                }
-            }
-            Err(why) => self.counts.drop_reply(why),
-        }
     }
 
     /// In its lane, or put aside (§5.2).
@@ -363,26 +340,8 @@ where
         self.settlement
             .publish_to(step.target, partition.number, &record);
         self.counts.publish(step.target);
+        self.letter_waits(entry);
         Ok(())
-    }
-
-    /// A dead letter that was sent back is done with: its message is finished, or is a dead letter anew.
-    fn conclude_letter(&mut self, entry: &Entry) {
-        let Some(returned) = entry.returned.as_deref() else {
-            return;
-        };
-        if let Some(id) = &returned.dead_letter_id {
-            self.settlement.letters.push(LetterWrite {
-                id: id.clone(),
-                redrive_count: returned.redrive_count.saturating_sub(1),
-                record: letter_state::Record::new(
-                    letter_state::State::Done,
-                    self.unix_ms,
-                    "host",
-                    None,
-                ),
-            });
-        }
     }
 
     fn retry(&mut self, entry: &Entry, report: &Report<'_>, delay_ms: u64, now_ms: i64) {
@@ -529,6 +488,11 @@ where
         };
         self.settlement.publish(topic.dead_letter, &record);
         self.counts.publish(topic.dead_letter);
+        self.settlement.letters.push(LetterWrite {
+            id: letter.id(),
+            redrive_count: letter.redrive_count,
+            record: None,
+        });
         Ok(())
     }
 
@@ -598,6 +562,8 @@ where
             connector,
             counts,
             stored,
+            drops,
+            unix_ms,
             ..
         } = self;
         stored.clear();
@@ -615,21 +581,28 @@ where
         let mut bytes = 0;
         for output in outputs {
             let is_reply = output.name == reply::OUTPUT;
+            let is_kept = store_all || is_reply && policy.is_some();
             let (target, rule, made) = if is_reply {
-                match answer_to(plan, connector, &message) {
-                    Ok(target) => (target, &NO_HEADERS, reply::made(&message)),
+                let target = match answer_to(plan, connector, &message) {
+                    Ok(target) => Some(target),
                     Err(why) => {
                         counts.drop_reply(why);
-                        continue;
+                        drops.log(plan, why, correlation_id, *unix_ms);
+                        // A duplicate may ask for it where it can be given.
+                        if !is_kept {
+                            continue;
+                        }
+                        None
                     }
-                }
+                };
+                (target, &NO_HEADERS, reply::made(&message))
             } else {
                 let Some(known) = plan.output(output.name) else {
                     settlement.rollback(mark);
                     return Err(unknown_output(output.name, plan));
                 };
                 match made(known, &message) {
-                    Ok(made) => (known.target, &known.rule, made),
+                    Ok(made) => (Some(known.target), &known.rule, made),
                     Err(why) => {
                         settlement.rollback(mark);
                         return Err(why);
@@ -637,7 +610,9 @@ where
                 }
             };
             let built = output::build(&output, &message, correlation_id, rule, &made, headers);
-            let bytes_max = connector.record_bytes_max(usize::from(target));
+            let bytes_max = target.map_or(RESULT_BYTES_MAX, |target| {
+                connector.record_bytes_max(usize::from(target))
+            });
             let Some(record) = built.filter(|record| record.record_len() <= bytes_max) else {
                 settlement.rollback(mark);
                 return Err(Unpublishable {
@@ -658,11 +633,11 @@ where
                     ),
                 });
             }
-            settlement.publish(target, &record);
-            if (store_all || is_reply && policy.is_some())
-                && let Some(publish) = settlement.publishes().last()
-            {
-                stored::push(stored, output.name, settlement.record(publish));
+            if is_kept {
+                stored::push(stored, output.name, &record);
+            }
+            if let Some(target) = target {
+                settlement.publish(target, &record);
             }
         }
         for publish in settlement.published_since(mark) {
@@ -688,18 +663,6 @@ where
             "{what}"
         );
     }
-}
-
-/// An answer copies no headers of its question but those that every output does.
-const NO_HEADERS: HeaderRule = HeaderRule(Vec::new());
-
-fn answer_to<C: Connector>(
-    plan: &Plan,
-    connector: &mut C,
-    message: &MessageRef<'_>,
-) -> Result<Target, Dropped> {
-    let topic = plan.reply.topic(message)?;
-    connector.reply_target(topic).ok_or(Dropped::NoTopic)
 }
 
 /// What the configuration's expressions for an output make of the input.

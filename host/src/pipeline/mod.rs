@@ -2,6 +2,7 @@
 //! its stages; the other files are what they decide with, and pure.
 
 mod admit;
+mod answer;
 pub mod circuit;
 pub mod correlation;
 pub mod counts;
@@ -10,6 +11,7 @@ pub mod handler;
 mod judge;
 pub mod lane;
 pub mod letter_state;
+mod letter_writes;
 pub mod offsets;
 mod outage;
 pub mod output;

@@ -30,6 +30,8 @@ pub enum Dropped {
     NotAllowed,
     /// There is no such topic, or it is internal, or there are too many of them.
     NoTopic,
+    /// The answer from the record of the first does not fit the topic in which a duplicate wants it.
+    TooLarge,
 }
 
 impl Dropped {
@@ -40,6 +42,20 @@ impl Dropped {
             Self::NoReplyTo => "no_reply_to",
             Self::NotAllowed => "not_allowed",
             Self::NoTopic => "no_topic",
+            Self::TooLarge => "too_large",
+        }
+    }
+
+    /// For who wonders where it is.
+    #[must_use]
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::NoReplyTo => "its message has no `reply-to` header",
+            Self::NotAllowed => "`reply.topics` of the pipeline does not name its topic",
+            Self::NoTopic => {
+                "there is no such topic, it is internal, or there are too many; see `wasmill topics list`"
+            }
+            Self::TooLarge => "it is larger than its topic accepts; see `wasmill topics describe`",
         }
     }
 }

@@ -47,6 +47,14 @@ pub struct Returned {
 #[error("the header {0} is missing or cannot be read")]
 pub struct Unreadable(&'static str);
 
+/// Whether a message was a dead letter that somebody sent again.
+#[must_use]
+pub fn is_redriven(returned: &Option<Box<Returned>>) -> bool {
+    returned
+        .as_ref()
+        .is_some_and(|returned| returned.redrive_count > 0)
+}
+
 impl Returned {
     /// `message` (its own headers only) with the host's headers behind its own, in `headers`. `None` when
     /// there are too many.

@@ -16,6 +16,7 @@ use crate::idempotency::claims::{Claims, Fence};
 use crate::idempotency::completion::Completion;
 use crate::idempotency::{KeyHash, Table};
 use crate::message::HeadersBuf;
+use crate::pipeline::answer::Drops;
 use crate::pipeline::circuit::Circuit;
 use crate::pipeline::correlation::{Correlation, topic_hash};
 use crate::pipeline::counts::{Counts, Observer};
@@ -282,6 +283,7 @@ pub struct Worker<C: Connector, H, K, O> {
     pub(super) headers: HeadersBuf,
     /// The outputs of the current message, as its idempotency record keeps them.
     pub(super) stored: Vec<u8>,
+    pub(super) drops: Drops,
     pub(super) overlay: Option<Arc<Overlay>>,
     /// Tickets handed out so far.
     pub(super) tickets: Ticket,
@@ -400,6 +402,7 @@ where
             counts: Counts::default(),
             headers: HeadersBuf::new(),
             stored: Vec::new(),
+            drops: Drops::default(),
             overlay: parts.overlay,
             tickets: 0,
             unix_ms: 0,

@@ -8,6 +8,7 @@ use crate::message::MessageRef;
 use crate::pipeline::admit::{Looked, Stage};
 use crate::pipeline::counts::Observer;
 use crate::pipeline::handler::Handler;
+use crate::pipeline::returned::is_redriven;
 use crate::pipeline::run::{Clock, Entry, Work, Worker};
 use crate::pipeline::sequence::{Number, SequenceKey, Standing};
 use crate::pipeline::settlement::SequenceWrite;
@@ -36,8 +37,7 @@ where
         let Some(policy) = &self.plan.sequence else {
             return Ok(None);
         };
-        let redriven = looked.returned.as_ref();
-        if redriven.is_some_and(|returned| returned.redrive_count > 0) {
+        if is_redriven(&looked.returned) {
             // Its number was passed over when it became a dead letter; somebody wants it processed now.
             return Ok(None);
         }

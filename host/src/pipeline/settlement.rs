@@ -51,13 +51,15 @@ pub struct SequenceWrite {
     pub last: i64,
 }
 
-/// What became of a dead letter that was sent back.
+/// The state of a dead letter: of one that was sent back, or of one that this settlement writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LetterWrite {
     pub id: String,
-    /// The round that is over.
+    /// The round it is about.
     pub redrive_count: u32,
-    pub record: letter_state::Record,
+    /// `None`: new. A message that is read again after a seek may become the dead letter that it was
+    /// before, and somebody closed that one.
+    pub record: Option<letter_state::Record>,
 }
 
 /// The open settlement of a worker.

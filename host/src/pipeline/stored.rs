@@ -3,11 +3,11 @@
 
 use crate::message::MessageRef;
 
-pub(super) fn push(stored: &mut Vec<u8>, name: &str, record: &[u8]) {
+pub(super) fn push(stored: &mut Vec<u8>, name: &str, record: &MessageRef<'_>) {
     // Output names are at most 64 bytes (config).
     stored.extend_from_slice(&(name.len() as u16).to_le_bytes());
     stored.extend_from_slice(name.as_bytes());
-    stored.extend_from_slice(record);
+    record.write_record(stored);
 }
 
 /// Name and record of each, in order; stops at the first that is damaged.
@@ -29,17 +29,11 @@ mod tests {
     #[test]
     fn stored_outputs_read_back_in_order() {
         let mut stored = Vec::new();
-        let records: Vec<Vec<u8>> = (0..3u8)
-            .map(|n| {
-                let mut record = Vec::new();
-                MessageRef {
-                    payload: Some(&[n]),
-                    ..Default::default()
-                }
-                .write_record(&mut record);
-                record
-            })
-            .collect();
+        let payloads = [[0u8], [1], [2]];
+        let records = payloads.each_ref().map(|payload| MessageRef {
+            payload: Some(payload),
+            ..Default::default()
+        });
         for (name, record) in ["a", "bb", ""].iter().zip(&records) {
             push(&mut stored, name, record);
         }
@@ -49,7 +43,9 @@ mod tests {
             back.iter()
                 .zip(["a", "bb", ""])
                 .zip(&records)
-                .all(|((b, name), record)| b.0 == name && b.1 == record)
+                .all(|((b, name), record)| {
+                    b.0 == name && MessageRef::read_record(b.1) == Ok((*record, &[][..]))
+                })
         );
     }
 }

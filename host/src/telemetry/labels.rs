@@ -67,6 +67,7 @@ labels! {
         NoReplyTo = "no_reply_to",
         NotAllowed = "not_allowed",
         NoTopic = "no_topic",
+        TooLarge = "too_large",
     }
 }
 

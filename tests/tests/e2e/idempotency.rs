@@ -78,3 +78,42 @@ fn a_duplicate_is_answered_with_the_stored_outputs_when_replay_is_asked_for() {
         ["keyless no_idempotency_key", "other idempotency_conflict"]
     );
 }
+
+/// §2.1: a payload that is not of its format is that, whatever the filter or a deadline would come to, and
+/// also when the idempotency key would have found out.
+#[test]
+fn what_cannot_be_decoded_is_told_before_filter_and_deadline() {
+    let lines = "    filter: message.header(\"wanted\") == \"yes\"\n    idempotency: { key: message.json.n, ttl: 1h }\n";
+    let pipeline = probe_pipeline(&format!("{lines}{}", probe("")));
+    let site = Site::new(&pipeline.replace("start: earliest", "start: earliest, format: json"));
+    let bad = |id: &str, wanted: &str| Input {
+        payload: Some(b"no JSON".to_vec()),
+        ..Input::ok(id, "k").header("wanted", wanted)
+    };
+    site.publish(
+        "in",
+        1,
+        &[
+            bad("unwanted", "no"),
+            bad("late", "yes").header("wasmill-deadline", "1"),
+            Input::ok("passed-over", "k").header("wanted", "no"),
+            Input::ok("expired", "k")
+                .header("wanted", "yes")
+                .header("wasmill-deadline", "1"),
+        ],
+    );
+    let mut process = site.start();
+    process.await_drained();
+    let passed_over = |outcome| process.metric("wasmill_messages_consumed_total", &[outcome]);
+    assert_eq!(
+        (passed_over("filtered"), passed_over("expired")),
+        (1.0, 1.0)
+    );
+    process.stop();
+    let letters = site.read("in.g.dlq");
+    let ids: Vec<String> = letters.iter().map(|letter| letter.id()).collect();
+    assert_eq!(ids, ["unwanted", "late"]);
+    for letter in &letters {
+        assert_eq!(letter.header("wasmill-dlq-reason").unwrap(), "undecodable");
+    }
+}

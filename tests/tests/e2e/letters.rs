@@ -2,11 +2,14 @@
 //! fix, send them back, through a kill, and close the rest.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use wasmill_tests::input::{Expected, ID, Input};
 use wasmill_tests::process::until;
 use wasmill_tests::site::{Site, plugin};
+
+use crate::{probe, probe_pipeline};
 
 /// Messages that a fixed handler processes, and those that it rejects as well.
 const GOOD: usize = 40;
@@ -211,6 +214,117 @@ fn dead_letters_are_found_tried_redriven_through_a_kill_and_closed() {
         assert_eq!(ids.len(), GOOD, "{topic}");
         assert!(ids.values().all(|count| *count == 1), "{topic}: {ids:?}");
     }
+}
+
+/// §5.2, §6.3: a redriven letter whose attempt failed waits in another topic for the next one. Until then
+/// it is on its way: nobody sends it again, or closes it.
+#[test]
+fn a_letter_that_waits_for_its_next_attempt_is_on_its_way() {
+    let site = Site::new(&probe_pipeline(&format!(
+        "    ordering: {{ by: none }}\n    retry: {{ mode: deferred, max_attempts: 2, backoff: {{ initial_interval: 3s, max_interval: 3s }} }}\n{}",
+        probe("")
+    )));
+    let fails = Expected::dead("attempts_exhausted", 2);
+    site.publish(
+        "in",
+        1,
+        &[Input::planned("never", "a", "always_fail", 0, fails)],
+    );
+    let process = site.start();
+    let open = || json(&site, &["dlq", "list"])["dead_letters"].clone();
+    let first = until("it is a dead letter", || open().get(0).cloned());
+    let id = first["id"].as_str().unwrap();
+    let (ok, text) = command(&site, &["dlq", "redrive", id]);
+    assert!(ok, "{text}");
+    until("it is put aside again", || {
+        (process.metric("wasmill_retries_total", &[]) >= 2.0).then_some(())
+    });
+    let state = until("that is durable", || {
+        let shown = json(&site, &["dlq", "show", id]);
+        let state = shown["state"].clone();
+        state["note"].is_string().then_some(state)
+    });
+    assert_eq!(
+        (&state["state"], &state["lost"]),
+        (&"redriving".into(), &false.into())
+    );
+    assert_eq!(open(), Value::Array(Vec::new()));
+    let again = json(&site, &["dlq", "redrive", id]);
+    let (_, said) = command(&site, &["dlq", "resolve", id, "--note", "no"]);
+    assert!(said.contains("redriving"), "{said}");
+    let second = until("it failed again", || open().get(0).cloned());
+    assert_eq!(count(&second, "redrive_count"), 1);
+    let again = json(&site, &["dlq", "jobs", again["id"].as_str().unwrap()]);
+    assert_eq!(count(&again, "sent"), 0);
+    process.stop();
+    assert_eq!(site.read("in.g.dlq").len(), 2);
+}
+
+/// §6.3, §7.7: a message that is processed anew and fails again is for somebody to look at, although it
+/// was closed when it failed before; and it goes back once.
+#[test]
+fn a_message_that_fails_again_after_a_seek_is_open_again() {
+    let site = Site::new(&pipelines("flights"));
+    site.publish("in", 1, &[Input::ok("order", "a").header("order", "7")]);
+    let run = || {
+        let mut process = site.start();
+        process.await_drained();
+        process.stop();
+    };
+    run();
+    let (ok, text) = command(
+        &site,
+        &["dlq", "resolve", "--pipeline", "mail", "--note", "no"],
+    );
+    assert!(ok, "{text}");
+    assert!(listed(&site, &[]).is_empty());
+    let seek = ["groups", "seek", "g", "--to", "earliest"];
+    let seek = [&seek[..], &["--idempotency", "new-epoch", "--yes"]].concat();
+    let (ok, text) = command(&site, &seek);
+    assert!(ok, "{text}");
+    run();
+    let open = listed(&site, &[]);
+    assert!(!open.is_empty());
+    assert!(
+        open.iter()
+            .all(|one| one["id"] == open[0]["id"] && one["state"]["state"] == "new")
+    );
+    site.configure("", &pipelines("probe"));
+    let job = json(&site, &["dlq", "redrive", "--pipeline", "mail"]);
+    assert_eq!(count(&job, "sent"), 1);
+    run();
+    assert_eq!(site.read("out").len(), 1);
+    assert!(listed(&site, &[]).is_empty());
+}
+
+/// §8.2: a deadline says when a caller is gone; who sends a dead letter again wants it executed.
+#[test]
+fn a_request_that_is_redriven_after_its_deadline_is_executed() {
+    let site = Site::new(&pipelines("flights"));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let deadline = now.as_millis() + 10_000;
+    let asked = Input::ok("asked", "a")
+        .header("order", "7")
+        .header("wasmill-deadline", &deadline.to_string());
+    site.publish("in", 1, &[asked]);
+    let mut process = site.start();
+    process.await_drained();
+    process.stop();
+    assert_eq!(listed(&site, &[]).len(), 1, "it was in time");
+    let job = json(&site, &["dlq", "redrive", "--pipeline", "mail"]);
+    assert_eq!(count(&job, "sent"), 1);
+    site.configure("", &pipelines("probe"));
+    let passed = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_millis();
+    let left = u64::try_from((deadline + 1).saturating_sub(passed)).unwrap();
+    std::thread::sleep(Duration::from_millis(left));
+    let mut process = site.start();
+    process.await_drained();
+    process.stop();
+    assert_eq!(site.read("out").len(), 1);
+    assert_eq!(listed(&site, &["--state", "done"]).len(), 1);
 }
 
 /// Without a host everything is written at once, and processed when one runs.

@@ -248,6 +248,37 @@ fn an_answer_that_may_not_go_where_it_is_wanted_is_dropped_and_counted() {
     assert_eq!(site.read("out").len(), 3);
 }
 
+/// §8.2: a duplicate is answered, also when the first one's answer went nowhere.
+#[test]
+fn a_duplicate_is_answered_although_the_first_answer_was_dropped() {
+    let site = Site::new(&pipeline());
+    site.publish("wasmill.replies.test", 1, &[]);
+    let ask =
+        |id: &str| Input::planned(id, "k", "reply", 7, Expected::one("out")).header("order", "1");
+    site.publish(
+        "in",
+        1,
+        &[
+            ask("no-reply-to"),
+            ask("asks")
+                .header("reply-to", "wasmill.replies.test")
+                .header("correlation-id", "c2"),
+        ],
+    );
+    let mut process = site.start();
+    process.await_drained();
+    let dropped = process.metric("wasmill_replies_dropped_total", &["no_reply_to"]);
+    assert_eq!(dropped, 1.0);
+    let said = std::fs::read_to_string(site.host_log()).unwrap();
+    assert!(said.contains("an answer was dropped"), "{said}");
+    process.stop();
+    assert_eq!(site.read("out").len(), 1, "executed once");
+    let answers = site.read("wasmill.replies.test");
+    assert_eq!(answers.len(), 1);
+    assert_eq!(answers[0].payload.as_deref(), Some(&b"7 8"[..]));
+    assert_eq!(answers[0].header("correlation-id").unwrap(), "c2");
+}
+
 #[test]
 fn a_request_past_its_deadline_is_not_executed_and_its_caller_has_a_timeout() {
     let site = Site::new(&probe_pipeline(&probe("")));

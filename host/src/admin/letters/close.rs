@@ -80,7 +80,7 @@ impl Console {
     ) -> Result<CloseReply, Error> {
         let selection = &request.selection;
         selection.check()?;
-        let _changing = self.letters.change();
+        let mut change = self.letters.change()?;
         let mut closing = Closing {
             verb,
             who,
@@ -108,7 +108,7 @@ impl Console {
             let note = request.note.as_deref();
             let audit = self.audit.writes(who, verb.command(), &target, note)?;
             commit.writes.extend(audit);
-            self.log.commit_within(commit, COMMIT_TIME_MAX)?;
+            change.commit(&self.log, commit)?;
         }
         Ok(CloseReply {
             closed,

@@ -2,11 +2,12 @@
 //! their letters' states, the cursor. So a host that is killed repeats nothing, and a restart goes on.
 //! Not here: when a step is taken (`runner.rs`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::close::COMMIT_TIME_MAX;
+use super::change::Change;
 use super::decode::{View, number};
 use super::filter::Wanted;
 use super::redrive::{JOBS_KEPT_MAX, MAX_REDRIVES_DEFAULT};
@@ -40,6 +41,15 @@ pub(super) struct Range {
     pub(super) end: u64,
 }
 
+/// A letter that was sent and has not come to anything yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Sent {
+    letter: String,
+    round: u32,
+    /// Index in the job's targets.
+    target: usize,
+}
+
 /// A redrive as it is kept under `redrive/<id>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct JobRecord {
@@ -61,6 +71,9 @@ pub(super) struct JobRecord {
     ranges: Vec<Range>,
     /// What it has written to the redrive topic ends there.
     targets: Vec<Range>,
+    /// With `stop_after`: letters that run ahead of what is known of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) ahead: Vec<Sent>,
     /// Where dead letters of a higher round would appear.
     watched: Vec<Range>,
     looked_at: u64,
@@ -74,6 +87,10 @@ pub(super) struct JobRecord {
 struct Step {
     chunks: BTreeMap<PartitionId, Chunk>,
     writes: Vec<Write>,
+    /// ID and round of what it sends: two places may hold one, and it is sent once.
+    letters: HashSet<(String, u32)>,
+    /// How long the log is waited for.
+    patience: Duration,
     sent: usize,
     bytes: usize,
     looks: u64,
@@ -126,6 +143,7 @@ impl JobRecord {
             changed_at_ms: now_ms,
             ranges,
             targets: Vec::new(),
+            ahead: Vec::new(),
             watched: Vec::new(),
             looked_at: 0,
             sent: 0,
@@ -155,13 +173,12 @@ impl JobRecord {
         }
     }
 
-    /// Where its records on a partition of the redrive topic end.
-    fn set_target(&mut self, topic: &str, partition: u32, end: u64) {
-        let known = self
-            .targets
-            .iter_mut()
-            .find(|one| one.topic == topic && one.partition == partition);
-        match known {
+    /// Where its records on a partition of the redrive topic end; the index of that partition.
+    fn set_target(&mut self, topic: &str, partition: u32, end: u64) -> usize {
+        let is_it = |one: &Range| one.topic == topic && one.partition == partition;
+        let known = self.targets.iter().position(is_it);
+        let index = known.unwrap_or(self.targets.len());
+        match self.targets.get_mut(index) {
             Some(known) => known.end = end,
             None => self.targets.push(Range {
                 topic: topic.to_owned(),
@@ -170,17 +187,19 @@ impl JobRecord {
                 end,
             }),
         }
+        index
     }
 }
 
 impl Console {
-    /// One step of a redrive: what is durable afterwards is `record`. Up to `letters_max` letters.
+    /// One step of a redrive, from `record`, which is how the log has it; what is durable afterwards is
+    /// `record` again. Up to `letters_max` letters.
     pub(super) fn step_job(
         &self,
         record: &mut JobRecord,
         letters_max: usize,
+        change: &mut Change<'_>,
     ) -> Result<usize, Error> {
-        let _changing = self.letters.change();
         let mut next = record.clone();
         if next.sent == 0 && next.watched.is_empty() {
             next.watched = self.watched(&next)?;
@@ -192,30 +211,37 @@ impl Console {
         {
             next.state = JobState::Stopped;
         }
-        let mut step = Step::default();
+        let mut step = Step {
+            patience: change.patience(),
+            ..Step::default()
+        };
         if next.state == JobState::Running {
             self.collect(&mut next, &mut step, letters_max.min(STEP_LETTERS_MAX))?;
             if next.ranges.is_empty() {
                 next.state = JobState::Draining;
             }
         }
-        if next.state == JobState::Draining && step.sent == 0 && self.waiting(&next)? == 0 {
+        let is_over = next.ahead.is_empty() && self.waiting(&next)? == 0;
+        if next.state == JobState::Draining && step.sent == 0 && is_over {
             next.state = JobState::Done;
         }
         if next != *record {
             next.changed_at_ms = self.now_ms();
-            self.commit_step(&mut next, &mut step)?;
+            self.commit_step(&next, &mut step, change)?;
             *record = next;
         }
         Ok(step.sent)
     }
 
-    fn commit_step(&self, next: &mut JobRecord, step: &mut Step) -> Result<(), Error> {
+    fn commit_step(
+        &self,
+        next: &JobRecord,
+        step: &mut Step,
+        change: &mut Change<'_>,
+    ) -> Result<(), Error> {
         let mut commit = Commit::default();
         let mut bases = Vec::new();
         for (id, chunk) in &mut step.chunks {
-            let end = chunk.base + chunk.builder.len() as u64;
-            next.set_target(&chunk.topic, chunk.partition, end);
             bases.push(chunk.base);
             commit.appends.push(Append {
                 partition: *id,
@@ -227,7 +253,7 @@ impl Console {
         if step.opens {
             self.letters.count_opened();
         }
-        let committed = self.log.commit_within(commit, COMMIT_TIME_MAX)?;
+        let committed = change.commit(&self.log, commit)?;
         if committed.base_offsets != bases {
             tracing::error!(
                 job = next.id,
@@ -332,6 +358,10 @@ impl Console {
             job.left_out += 1;
             return Ok(());
         }
+        let sent = (letter.id.unwrap_or_default().to_owned(), letter.round());
+        if step.letters.contains(&sent) {
+            return Ok(());
+        }
         let returned = Returned {
             origin_topic: topic.to_owned(),
             origin_partition: partition,
@@ -356,6 +386,7 @@ impl Console {
         let redrive_offset = chunk.base + chunk.builder.len() as u64;
         let before = chunk.builder.bytes();
         push(chunk, letter, &returned)?;
+        let target = job.set_target(&chunk.topic, chunk.partition, redrive_offset + 1);
         step.bytes += step
             .chunks
             .get(&id)
@@ -364,9 +395,15 @@ impl Console {
         step.sent += 1;
         job.sent += 1;
         let record = Record::redriving(self.now_ms(), "host", &job.id, redrive_offset);
-        let letter_id = letter.id.unwrap_or_default();
-        step.writes
-            .push(state::write(letter_id, letter.round(), &record));
+        step.writes.push(state::write(&sent.0, sent.1, &record));
+        if job.stop_after.is_some() {
+            job.ahead.push(Sent {
+                letter: sent.0.clone(),
+                round: sent.1,
+                target,
+            });
+        }
+        step.letters.insert(sent);
         if state.state.is_closed() {
             step.opens = true;
             step.writes.push(state::open_block(place.id, place.offset));
@@ -387,14 +424,15 @@ impl Console {
             Some(redrive) => redrive,
             None => {
                 let origin = self.known_topic(topic)?;
-                self.log.create_topic(&TopicSpec {
+                let spec = TopicSpec {
                     internal: true,
                     max_message_bytes: origin
                         .spec
                         .max_message_bytes
                         .saturating_add(ADDED_BYTES_MAX as u32),
                     ..TopicSpec::new(name, origin.spec.partitions)
-                })?
+                };
+                self.log.create_topic_within(&spec, step.patience)?
             }
         };
         let id = self.known_partition(&redrive, partition)?;
@@ -455,6 +493,28 @@ impl Console {
             })?;
             range.end = range.next;
         }
+        Ok(())
+    }
+
+    /// Forgets those of `ahead` of which something is known: they are over, or lost. One that is put aside
+    /// until its next attempt has left the redrive topic, and nothing is known of it.
+    pub(super) fn look_ahead(&self, job: &mut JobRecord) -> Result<(), Error> {
+        let mut passed = Vec::new();
+        for target in &job.targets {
+            passed.push(self.passed(&target.topic, &job.consumer_group, target.partition)?);
+        }
+        let mut left = Vec::new();
+        for sent in std::mem::take(&mut job.ahead) {
+            let Some(record) = self.state_record(&sent.letter, sent.round)? else {
+                continue;
+            };
+            let passed = passed.get(sent.target).copied().flatten().unwrap_or(0);
+            let is_lost = record.redrive_offset.is_some_and(|offset| offset < passed);
+            if record.state == State::Redriving && !is_lost {
+                left.push(sent);
+            }
+        }
+        job.ahead = left;
         Ok(())
     }
 
@@ -572,15 +632,6 @@ impl Console {
             }
             at += 1;
         }
-    }
-
-    pub(super) fn commit_writes(&self, writes: Vec<Write>) -> Result<(), Error> {
-        let commit = Commit {
-            writes,
-            ..Commit::default()
-        };
-        self.log.commit_within(commit, COMMIT_TIME_MAX)?;
-        Ok(())
     }
 }
 

@@ -188,11 +188,14 @@ impl Console {
                 }
                 Some((topic, partition, offset)) => {
                     self.dead_letter_at(topic, partition, offset)?;
-                    found.push(Found {
-                        topic: topic.to_owned(),
-                        partition,
-                        offset,
-                    });
+                    add(
+                        &mut found,
+                        Found {
+                            topic: topic.to_owned(),
+                            partition,
+                            offset,
+                        },
+                    );
                 }
             }
         }
@@ -207,11 +210,14 @@ impl Console {
         let topics = self.holding_topics(None)?;
         self.newest_letters(&topics, &filter, false, &mut budget, |place, letter| {
             if missing.remove(letter.id.unwrap_or_default()) {
-                found.push(Found {
-                    topic: place.topic.name.clone(),
-                    partition: place.partition,
-                    offset: place.offset,
-                });
+                add(
+                    &mut found,
+                    Found {
+                        topic: place.topic.name.clone(),
+                        partition: place.partition,
+                        offset: place.offset,
+                    },
+                );
             }
             Ok(if missing.is_empty() {
                 Seen::Last
@@ -291,6 +297,13 @@ impl Console {
             }
         }
         Ok(topics)
+    }
+}
+
+/// One that is named twice, or by its ID and its place, is one.
+fn add(found: &mut Vec<Found>, one: Found) {
+    if !found.contains(&one) {
+        found.push(one);
     }
 }
 

@@ -1,7 +1,8 @@
 //! Dead letters (§6.3 to §6.5) as an operator sees them: which there are (`scan` → `list`, `groups`), what
-//! became of them (`state`), closing them (`close`), sending them back (`redrive` → `job`, run by
+//! became of them (`state`), closing them (`close`, one `change` at a time), sending them back (`redrive` → `job`, run by
 //! `runner`), over HTTP (`routes`, `remote`). Not here: when a message becomes one (`pipeline/`).
 
+mod change;
 pub mod close;
 pub mod decode;
 mod facts;

@@ -16,6 +16,7 @@ use super::wire::{
 };
 use crate::admin::console::Console;
 use crate::admin::error::{Code, Error};
+use crate::connector::embedded::Commit;
 
 /// A dead letter that was redriven this often is left out.
 pub const MAX_REDRIVES_DEFAULT: u32 = 5;
@@ -115,7 +116,8 @@ impl Console {
         filter.consumer_group = Some(consumer_group.clone());
         let now = self.now_ms();
         let mut jobs = self.letters.jobs();
-        self.load_jobs(&mut jobs)?;
+        let mut change = self.letters.change()?;
+        self.load_jobs(&mut jobs, true)?;
         if let Some(other) = jobs.running(&consumer_group) {
             return Err(Error::new(
                 Code::Conflict,
@@ -146,7 +148,18 @@ impl Console {
                 .writes(who, "dlq redrive", &target, request.note.as_deref())?,
         );
         writes.extend(self.old_jobs()?);
-        self.commit_writes(writes)?;
+        let committed = change.commit(
+            &self.log,
+            Commit {
+                writes,
+                ..Commit::default()
+            },
+        );
+        if let Err(error) = committed {
+            // It may begin all the same.
+            jobs.forget_loading();
+            return Err(error);
+        }
         let shown = self.shown_job(&record, None)?;
         jobs.add(record);
         Ok(shown)
@@ -155,7 +168,8 @@ impl Console {
     /// Ends a redrive: what it has sent goes on, the rest stays as it was.
     pub fn cancel_redrive(&self, id: &str, who: &str) -> Result<Job, Error> {
         let mut jobs = self.letters.jobs();
-        self.load_jobs(&mut jobs)?;
+        let mut change = self.letters.change()?;
+        self.load_jobs(&mut jobs, true)?;
         let mut record = self.job_record(id)?;
         if !matches!(record.state, JobState::Running | JobState::Draining) {
             return Err(Error::new(
@@ -168,7 +182,13 @@ impl Console {
         record.changed_at_ms = self.now_ms();
         let mut writes = vec![record.write()];
         writes.extend(self.audit.writes(who, "dlq redrive --cancel", id, None)?);
-        self.commit_writes(writes)?;
+        change.commit(
+            &self.log,
+            Commit {
+                writes,
+                ..Commit::default()
+            },
+        )?;
         jobs.remove(id);
         self.shown_job(&record, None)
     }

@@ -20,7 +20,9 @@ const REST: Duration = Duration::from_millis(500);
 /// Steps a second of a redrive with a rate.
 const STEPS_A_SECOND: u32 = 10;
 /// With `stop_after`, at least so many letters may wait ahead of the consumer group.
-const AHEAD_MIN: u64 = 16;
+pub const AHEAD_MIN: u64 = 16;
+/// And at most so many, because the redrive remembers them.
+pub const AHEAD_MAX: u64 = 500;
 
 /// Redrives that have not ended; filled from the log at first use.
 #[derive(Default)]
@@ -60,6 +62,11 @@ impl Jobs {
         }
     }
 
+    /// The log may hold one more.
+    pub(super) fn forget_loading(&mut self) {
+        self.loaded = false;
+    }
+
     pub(super) fn remove(&mut self, id: &str) {
         self.active.retain(|active| active.record.id != id);
     }
@@ -78,23 +85,27 @@ impl Shared {
 }
 
 impl Console {
-    pub(super) fn load_jobs(&self, jobs: &mut Jobs) -> Result<(), Error> {
-        if !jobs.loaded {
-            for record in self.job_records()? {
-                if matches!(record.state, JobState::Running | JobState::Draining) {
-                    tracing::info!(job = record.id, sent = record.sent, "a redrive goes on");
-                    jobs.add(record);
-                }
-            }
-            jobs.loaded = true;
+    /// `is_whole`: nothing is on its way to the log, so that it holds all there are.
+    pub(super) fn load_jobs(&self, jobs: &mut Jobs, is_whole: bool) -> Result<(), Error> {
+        if jobs.loaded {
+            return Ok(());
         }
+        for record in self.job_records()? {
+            let is_active = matches!(record.state, JobState::Running | JobState::Draining);
+            if is_active && !jobs.active.iter().any(|one| one.record.id == record.id) {
+                tracing::info!(job = record.id, sent = record.sent, "a redrive goes on");
+                jobs.add(record);
+            }
+        }
+        jobs.loaded = is_whole;
         Ok(())
     }
 
     /// Lets every redrive that is due take one step; true: one of them is due again already.
     pub fn run_redrives(&self) -> Result<bool, Error> {
         let mut jobs = self.letters.jobs();
-        self.load_jobs(&mut jobs)?;
+        let is_whole = jobs.loaded || self.letters.is_answered();
+        self.load_jobs(&mut jobs, is_whole)?;
         let now = Instant::now();
         for active in &mut jobs.active {
             if active.due <= now {
@@ -155,18 +166,23 @@ impl Console {
 
     /// One step, and how long to wait before the next.
     fn paced_step(&self, record: &mut JobRecord) -> Result<Duration, Error> {
+        let mut change = self.letters.change()?;
+        // What came of a step that was late is known by now, and somebody may have cancelled it.
+        *record = self.job_record(&record.id)?;
+        if !matches!(record.state, JobState::Running | JobState::Draining) {
+            return Ok(REST);
+        }
+        self.look_ahead(record)?;
         let mut most = match record.rate {
             None => STEP_LETTERS_MAX,
             Some(rate) => rate.div_ceil(STEPS_A_SECOND) as usize,
         };
         if let Some(stop_after) = record.stop_after {
             // What is sent already cannot be stopped.
-            let ahead = stop_after
-                .max(AHEAD_MIN)
-                .saturating_sub(self.waiting(record)?);
-            most = most.min(usize::try_from(ahead).unwrap_or(most));
+            let ahead = stop_after.clamp(AHEAD_MIN, AHEAD_MAX);
+            most = most.min((ahead as usize).saturating_sub(record.ahead.len()));
         }
-        let sent = self.step_job(record, most)?;
+        let sent = self.step_job(record, most, &mut change)?;
         Ok(match (record.state, record.rate, sent) {
             (JobState::Running, _, 0) if most == 0 => TICK,
             (JobState::Running, Some(rate), sent) => Duration::from_secs(sent as u64) / rate.max(1),

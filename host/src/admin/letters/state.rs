@@ -6,9 +6,10 @@
 //! opens a letter again takes the entry away in the same commit.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::change::{Change, Changing};
 use super::decode::{View, number};
 use super::wire::{LetterState, Round};
 use crate::admin::console::Console;
@@ -28,7 +29,7 @@ const STALE_BLOCKS: usize = 64;
 /// What everybody who changes states shares: one per open log.
 #[derive(Default)]
 pub struct Shared {
-    changing: Mutex<()>,
+    changing: Changing,
     /// Letters that were opened again, so that a block that was looked at before is not marked as closed.
     opened: AtomicU64,
     pub(super) jobs: Mutex<super::runner::Jobs>,
@@ -36,8 +37,17 @@ pub struct Shared {
 
 impl Shared {
     /// States are read and changed by one at a time.
-    pub(super) fn change(&self) -> MutexGuard<'_, ()> {
-        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn change(&self) -> Result<Change<'_>, Error> {
+        self.changing.begin()
+    }
+
+    pub(super) fn is_answered(&self) -> bool {
+        self.changing.is_answered()
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_patience(&self, patience: std::time::Duration) {
+        self.changing.set_patience(patience);
     }
 
     pub(super) fn opened(&self) -> u64 {
@@ -191,7 +201,7 @@ impl Console {
             return;
         }
         // Somebody who changes states walks as well.
-        let Ok(_changing) = self.letters.changing.try_lock() else {
+        let Some(mut change) = self.letters.changing.try_begin() else {
             return;
         };
         if self.letters.opened() != opened {
@@ -213,10 +223,7 @@ impl Console {
             writes,
             ..Commit::default()
         };
-        if let Err(error) = self
-            .log
-            .commit_within(commit, super::close::COMMIT_TIME_MAX)
-        {
+        if let Err(error) = change.commit(&self.log, commit) {
             tracing::debug!(%error, "closed blocks of dead letters were not marked");
         }
     }

@@ -20,6 +20,8 @@ pub(super) const ROUND_EVERY: Duration = Duration::from_secs(600);
 /// Letters looked at in one part, and parts of one round.
 const PART_LETTERS: u64 = 20_000;
 const PARTS: u32 = 50;
+/// Messages at the head of a partition among which its first letter is looked for.
+pub(super) const HEAD_LOOKS: u64 = 1_000;
 /// Clocks of hosts that wrote the letters may have differed so much.
 const SLACK_MS: i64 = 3_600_000;
 
@@ -102,20 +104,33 @@ impl Console {
         }
     }
 
-    /// When the oldest dead letter that is kept failed, Unix ms; now when none is. `None`: retention has
-    /// removed none.
+    /// When the oldest dead letter that is kept failed, Unix ms; now when none is. `None`: it cannot be told,
+    /// or retention has removed none.
     fn oldest_letter_ms(&self) -> Result<Option<i64>, Error> {
         let (mut oldest_ms, mut any_removed) = (self.now_ms(), false);
-        for topic in self.holding_topics(None)? {
+        let holding = self.holding_topics(None)?;
+        for topic in self.log.topics() {
+            if topic.spec.internal {
+                continue;
+            }
+            let holds = holding.iter().any(|one| one.name == topic.name);
+            // What somebody else wrote there may stand before the letters.
+            let most = if holds { HEAD_LOOKS } else { 1 };
             for id in &topic.partitions {
                 let earliest = self.log.earliest(*id)?;
-                any_removed |= earliest > 0;
+                let (mut looks, mut found) = (0, None);
                 self.walk(*id, earliest, |_, message| {
+                    looks += 1;
                     if View::read(message).is_some() {
-                        oldest_ms = oldest_ms.min(message.timestamp_ms);
+                        found = Some(message.timestamp_ms);
                     }
-                    false
+                    found.is_none() && looks < most
                 })?;
+                if holds && found.is_none() && looks == most {
+                    return Ok(None);
+                }
+                any_removed |= earliest > 0 && (holds || found.is_some());
+                oldest_ms = found.map_or(oldest_ms, |at_ms| oldest_ms.min(at_ms));
             }
         }
         Ok(any_removed.then_some(oldest_ms))

@@ -1,6 +1,8 @@
-//! What a caller hands to the committer and gets back. Pure values.
+//! What a caller hands to the committer and gets back.
 
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
 
 use super::chunk::EncodedChunk;
 use super::error::Error;
@@ -62,6 +64,31 @@ pub struct Committed {
     pub base_offsets: Vec<u64>,
     /// Grows by one with every group of commits that became durable together.
     pub seq: u64,
+}
+
+/// A commit on its way, and its answer. Letting go of it does not take the commit back.
+#[derive(Debug)]
+pub struct Handed(Receiver<Result<Committed, Error>>);
+
+impl Handed {
+    pub(super) const fn new(answer: Receiver<Result<Committed, Error>>) -> Self {
+        Self(answer)
+    }
+
+    pub(super) fn wait(&self) -> Result<Committed, Error> {
+        self.0.recv().unwrap_or(Err(Error::Closed))
+    }
+
+    /// `None`: not yet, and it may still become durable. It is answered once; then, as of a log that is
+    /// gone, `Closed`.
+    #[must_use]
+    pub fn answer_within(&self, patience: Duration) -> Option<Result<Committed, Error>> {
+        match self.0.recv_timeout(patience) {
+            Ok(result) => Some(result),
+            Err(RecvTimeoutError::Disconnected) => Some(Err(Error::Closed)),
+            Err(RecvTimeoutError::Timeout) => None,
+        }
+    }
 }
 
 /// Runs once on the committer's thread; it must be tiny and not block.

@@ -33,13 +33,13 @@ mod topic;
 mod writer;
 
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 pub use chunk::{CHUNK_HEADER_LEN, Chunk, ChunkBuilder, EncodedChunk};
-pub use commit::{Ack, Append, Commit, Committed, Write};
+pub use commit::{Ack, Append, Commit, Committed, Handed, Write};
 pub use error::Error;
 pub use fjall::Slice;
 pub use options::{
@@ -193,6 +193,15 @@ impl Log {
         self.ask_within(MAKE_TIME_MAX, |reply| Job::CreateTopic(spec.clone(), reply))
     }
 
+    /// The same, waiting at most about `patience`; after that it may still come to be.
+    pub fn create_topic_within(
+        &self,
+        spec: &TopicSpec,
+        patience: Duration,
+    ) -> Result<Arc<Topic>, Error> {
+        self.ask_within(patience, |reply| Job::CreateTopic(spec.clone(), reply))
+    }
+
     fn ask<T>(
         &self,
         job: impl FnOnce(std::sync::mpsc::SyncSender<Result<T, Error>>) -> Job,
@@ -212,27 +221,11 @@ impl Log {
         let (reply, answer) = sync_channel(1);
         let queue = &self.shared().queue;
         queue.push(job(reply), 0, Some(began + patience))?;
-        self.await_within(&answer, began, began + patience)
-    }
-
-    fn await_within<T>(
-        &self,
-        answer: &Receiver<Result<T, Error>>,
-        began: Instant,
-        deadline: Instant,
-    ) -> Result<T, Error> {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = patience.saturating_sub(began.elapsed());
         match answer.recv_timeout(left) {
-            Ok(result) => result,
+            Ok(made) => made,
             Err(RecvTimeoutError::Disconnected) => Err(Error::Closed),
-            Err(RecvTimeoutError::Timeout) => match self.health() {
-                Health::Failing { error, .. } | Health::Dead { error } => {
-                    Err(Error::Failing { cause: error })
-                }
-                Health::Ok => Err(Error::Busy {
-                    waited: began.elapsed(),
-                }),
-            },
+            Err(RecvTimeoutError::Timeout) => Err(self.why_late(began.elapsed())),
         }
     }
 
@@ -295,6 +288,21 @@ impl Log {
 
     fn commit_until(&self, commit: Commit, deadline: Option<Instant>) -> Result<Committed, Error> {
         let began = Instant::now();
+        let handed = self.hand_over(commit, deadline)?;
+        match deadline {
+            None => handed.wait(),
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                handed
+                    .answer_within(left)
+                    .unwrap_or_else(|| Err(self.why_late(began.elapsed())))
+            }
+        }
+    }
+
+    /// Like `submit`, or `submit_before` with a deadline; the answer can be asked for later. An error: it
+    /// was not taken and will not become durable.
+    pub fn hand_over(&self, commit: Commit, deadline: Option<Instant>) -> Result<Handed, Error> {
         let (reply, answer) = sync_channel(1);
         let ack: Ack = Box::new(move |result| {
             if reply.send(result).is_err() {
@@ -302,9 +310,17 @@ impl Log {
             }
         });
         self.submit_until(commit, ack, deadline)?;
-        match deadline {
-            None => answer.recv().unwrap_or(Err(Error::Closed)),
-            Some(deadline) => self.await_within(&answer, began, deadline),
+        Ok(Handed::new(answer))
+    }
+
+    /// Why a commit that was handed over is not answered after that time.
+    #[must_use]
+    pub fn why_late(&self, waited: Duration) -> Error {
+        match self.health() {
+            Health::Failing { error, .. } | Health::Dead { error } => {
+                Error::Failing { cause: error }
+            }
+            Health::Ok => Error::Busy { waited },
         }
     }
 

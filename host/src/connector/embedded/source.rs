@@ -171,7 +171,7 @@ impl Source {
         for write in settlement.letters.drain(..) {
             commit.writes.push(Write::Meta {
                 key: letter_state::key(&write.id, write.redrive_count),
-                value: Some(write.record.encode()),
+                value: write.record.map(|record| record.encode()),
             });
         }
         settlement.clear();

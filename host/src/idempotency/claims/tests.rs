@@ -104,6 +104,27 @@ fn a_dead_letter_is_a_completion_too() {
     );
 }
 
+/// §7.4, §7.5: a redrive opens its own failure again, not that of another message with its key.
+#[test]
+fn a_failure_is_opened_again_for_the_same_content_only() {
+    let failed = Completion {
+        status: Status::Failed,
+        ..completion(1, TTL_MS)
+    };
+    let reopen = |claims: &Claims, offset, fingerprint, stored: Option<&Completion>| {
+        let stored = || Ok::<_, Infallible>(stored.cloned());
+        let claimed = claims.claim(KEY, fingerprint, owner(offset), true, 0, stored);
+        claimed.unwrap()
+    };
+    let claims = Claims::new();
+    assert_eq!(reopen(&claims, 5, 2, Some(&failed)), Claim::Conflict);
+    let fence = taken(reopen(&claims, 6, 1, Some(&failed)));
+    // The same before it is durable.
+    claims.complete(KEY, fence, failed).unwrap();
+    assert_eq!(reopen(&claims, 5, 2, None), Claim::Conflict);
+    taken(reopen(&claims, 7, 1, None));
+}
+
 #[test]
 fn memory_answers_before_the_table_is_asked() {
     let claims = Claims::new();

@@ -18,6 +18,7 @@ use crate::pipeline::returned::{self, Returned};
 use crate::pipeline::settlement::{LetterWrite, Target};
 
 use super::dice::Dice;
+use super::ledger::Ended;
 use super::scenario::{DEAD_LETTERS, Failure, Fate, Id, Input, OUTPUTS, STEP_NS, Said, Scenario};
 use super::world::Durable;
 
@@ -221,31 +222,50 @@ impl Scenario {
         Ok(())
     }
 
-    /// The letters that are over with this settlement, and no others.
-    pub(super) fn check_over<'i>(
+    /// What this settlement says of letters: those that are over, those that wait for their next attempt,
+    /// those that it writes; and no others.
+    pub(super) fn check_states(
         &self,
         durable: &Durable,
-        ended: impl Iterator<Item = &'i Id>,
+        ends: &BTreeMap<Id, Ended>,
+        put_aside: &[(usize, Kept)],
         written: &[LetterWrite],
     ) -> Result<(), String> {
-        let redriven = ended.filter(|id| durable.round(**id) > 0);
-        let mut expected: Vec<(String, u32)> = redriven
-            .map(|id| (self.letter_id(*id), durable.round(*id) - 1))
-            .collect();
-        let mut over: Vec<(String, u32)> = written
+        let mut expected: Vec<(String, u32, Option<State>)> = Vec::new();
+        for (id, ended) in ends {
+            let round = durable.round(*id);
+            if round > 0 {
+                expected.push((self.letter_id(*id), round - 1, Some(State::Done)));
+            }
+            if *ended == Ended::Letter {
+                expected.push((self.letter_id(*id), round, None));
+            }
+        }
+        for (_, kept) in put_aside {
+            if let Some(letter) = &kept.known.dead_letter_id {
+                let before = kept.known.redrive_count - 1;
+                expected.push((letter.clone(), before, Some(State::Redriving)));
+            }
+        }
+        let mut said: Vec<(String, u32, Option<State>)> = written
             .iter()
-            .map(|write| (write.id.clone(), write.redrive_count))
+            .map(|write| {
+                let state = write.record.as_ref().map(|record| record.state);
+                (write.id.clone(), write.redrive_count, state)
+            })
             .collect();
         expected.sort();
-        over.sort();
-        if expected != over || written.iter().any(|w| w.record.state != State::Done) {
-            return Err(format!("letters {written:?} are over, not {expected:?}"));
+        said.sort();
+        if expected != said {
+            return Err(format!("of letters it says {written:?}, not {expected:?}"));
         }
         // As the table keeps them: each is a key of its own.
-        let keys = over.iter().map(|(id, round)| letter_state::key(id, *round));
+        let keys = said
+            .iter()
+            .map(|(id, round, _)| letter_state::key(id, *round));
         let keys: BTreeMap<_, ()> = keys.map(|key| (key, ())).collect();
-        if keys.len() != over.len() {
-            return Err(format!("a letter is over twice: {over:?}"));
+        if keys.len() != said.len() {
+            return Err(format!("it says two things of a letter: {said:?}"));
         }
         Ok(())
     }
@@ -273,5 +293,27 @@ impl Durable {
         let log = self.logs.entry(partition).or_default();
         self.places.insert(kept.id, (partition, log.len() as u64));
         log.push(Arc::new(kept));
+    }
+
+    /// Its sender says in the same commit where it lies.
+    pub(super) fn send(&mut self, partition: usize, kept: Kept) {
+        let offset = self.logs.get(&partition).map_or(0, Vec::len) as u64;
+        if let Some(letter) = kept.known.dead_letter_id.clone() {
+            let before = kept.known.redrive_count - 1;
+            self.sent.insert((letter, before), (partition, offset));
+        }
+        self.keep(partition, kept);
+    }
+
+    /// A letter whose state says that it is on its way is in the redrive topic, not behind its group.
+    pub(super) fn check_none_lost(&self) -> Result<(), String> {
+        let is_lost = |(partition, offset): &(usize, u64)| {
+            let progress = self.progress.get(partition);
+            progress.is_some_and(|progress| progress.committed > *offset)
+        };
+        match self.sent.iter().find(|(_, place)| is_lost(place)) {
+            Some((letter, place)) => Err(format!("{letter:?} counts as lost at {place:?}")),
+            None => Ok(()),
+        }
     }
 }

@@ -109,7 +109,7 @@ impl Ledger {
             self.check_lanes(scenario, durable, &contents)?;
         }
         let ends = self.judge(scenario, durable, &contents)?;
-        scenario.check_over(durable, ends.keys(), &commit.letters)?;
+        scenario.check_states(durable, &ends, &contents.put_aside, &commit.letters)?;
         for (id, ended) in &ends {
             let input = scenario.input(*id).ok_or("no such message")?;
             let died = died_during.contains(id);
@@ -233,7 +233,7 @@ impl Ledger {
                     self.originates(durable, key, input, Status::Failed)?;
                     ends.insert(*id, Ended::Letter);
                 }
-                Some(key) if is_own && self.stands(durable, key, *id).is_none() => {
+                Some(key) if is_own && self.stands(durable, key, input).is_none() => {
                     self.originates(durable, key, input, Status::Completed)?;
                     self.succeeded(input, &mut ends, &mut copies)?;
                 }
@@ -263,7 +263,7 @@ impl Ledger {
         for input in later.iter().copied() {
             let letter = contents.letters.get(&input.id);
             let key = key_of(scenario, input).ok_or("no key")?;
-            let Some(origin) = self.stands(durable, key, input.id).cloned() else {
+            let Some(origin) = self.stands(durable, key, input).cloned() else {
                 if letter.is_some() || input.fate.outputs > 0 {
                     return Err(format!(
                         "{:?} is finished as a duplicate and nothing with its key {key} is",
@@ -304,10 +304,14 @@ impl Ledger {
         Ok(optional)
     }
 
-    /// The outcome that stands for a message with this key. A failure does not, for one that was sent
-    /// again (§7.5).
-    fn stands(&self, durable: &Durable, key: &str, id: Id) -> Option<&Origin> {
-        let is_open = |origin: &&Origin| durable.round(id) > 0 && origin.status == Status::Failed;
+    /// The outcome that stands for a message with this key. A failure of the same content does not, for one
+    /// that was sent again (§7.5).
+    fn stands(&self, durable: &Durable, key: &str, input: &Input) -> Option<&Origin> {
+        let is_open = |origin: &&Origin| {
+            durable.round(input.id) > 0
+                && origin.status == Status::Failed
+                && origin.payload == input.payload
+        };
         self.origins.get(key).filter(|origin| !is_open(origin))
     }
 
@@ -318,7 +322,7 @@ impl Ledger {
         input: &Input,
         status: Status,
     ) -> Result<(), String> {
-        let before = self.stands(durable, key, input.id).cloned();
+        let before = self.stands(durable, key, input).cloned();
         let origin = Origin {
             id: input.id,
             payload: input.payload.clone(),

@@ -57,6 +57,9 @@ pub(super) struct Durable {
     pub(super) logs: BTreeMap<usize, Vec<Arc<Kept>>>,
     /// Where messages that came back lie now.
     pub(super) places: BTreeMap<Id, (usize, u64)>,
+    /// Letters that were sent, by ID and the round before, until a settlement says something of them; and
+    /// where they were put.
+    pub(super) sent: BTreeMap<(String, u32), (usize, u64)>,
     /// Letters that somebody is about to send again. It is not the host that does.
     pub(super) redrives: Vec<Redrive>,
 }
@@ -360,6 +363,12 @@ impl World {
             };
         }
         self.durable.numbers.extend(commit.numbers);
+        for write in commit.letters {
+            self.durable.sent.remove(&(write.id, write.redrive_count));
+        }
+        if let Err(what) = self.durable.check_none_lost() {
+            self.wrong(what);
+        }
         if let Some(settled) = self.settled.get_mut(commit.worker) {
             *settled = commit.ticket;
         }
@@ -382,7 +391,7 @@ impl World {
             let partition = self.scenario.redrive_partition(id);
             let kept = self.scenario.redriven(id, round);
             self.note(&format!("{id:?} is sent again, round {round}"));
-            self.durable.keep(partition, kept);
+            self.durable.send(partition, kept);
             self.ledger.reopen(id);
             self.redriven += 1;
         }

@@ -1,6 +1,7 @@
 //! Closing dead letters, and forgetting what is closed.
 
 use super::*;
+use crate::admin::letters::sweep::HEAD_LOOKS;
 
 /// Nobody scans closed letters for ever: a block in which all are closed is passed without looking.
 #[test]
@@ -172,6 +173,23 @@ fn close_max_bounds_one_request_and_the_next_goes_on() {
 /// States of letters that retention removed do not pile up.
 #[test]
 fn states_of_dead_letters_that_are_gone_are_forgotten_and_no_others() {
+    let (states, kept) = states_after_retention(0);
+    assert_eq!(states, kept);
+}
+
+/// What somebody else wrote to the topic may stand at its head.
+#[test]
+fn states_of_dead_letters_behind_other_messages_are_not_forgotten() {
+    let (states, kept) = states_after_retention(1);
+    assert_eq!(states, kept);
+    // So many that the first letter is not looked for: nothing is.
+    let (states, _) = states_after_retention(HEAD_LOOKS as usize);
+    assert_eq!(states.len(), 100);
+}
+
+/// Letters that are done, some of them removed by retention, each behind so many other messages: those
+/// whose states are left after a sweep, and those that are there.
+fn states_after_retention(others: usize) -> (Vec<u64>, Vec<u64>) {
     let dir = tempfile::tempdir().unwrap();
     let options = Options {
         segment_bytes: 4_096,
@@ -189,7 +207,7 @@ fn states_of_dead_letters_that_are_gone_are_forgotten_and_no_others() {
     };
     let mut sweep = Sweep::default();
     for offset in 0..100 {
-        fixture.write([letter(offset)]);
+        fixture.write_behind(&vec![MessageRef::default(); others], [letter(offset)]);
         let record = Record::new(State::Done, letter(offset).at_ms, "host", None);
         fixture.commit(Commit {
             writes: vec![crate::admin::letters::state::write(
@@ -199,7 +217,7 @@ fn states_of_dead_letters_that_are_gone_are_forgotten_and_no_others() {
             )],
             ..Commit::default()
         });
-        if offset == 1 {
+        if offset == 1 && others == 0 {
             fixture.console.sweep_states(&mut sweep).unwrap();
             assert!(
                 fixture
@@ -219,15 +237,13 @@ fn states_of_dead_letters_that_are_gone_are_forgotten_and_no_others() {
     let id = fixture.console.log.topic(DLQ).unwrap().partitions[0];
     let earliest = fixture.console.log.earliest(id).unwrap();
     assert!(earliest > 10, "retention removed none");
-    for offset in 0..100 {
-        let state = fixture
-            .console
-            .state_record(&letter(offset).id(), 0)
-            .unwrap();
-        assert_eq!(
-            state.is_some(),
-            offset >= earliest,
-            "{offset} of {earliest}"
-        );
-    }
+    let has_state = |offset: &u64| {
+        let found = fixture.console.state_record(&letter(*offset).id(), 0);
+        found.unwrap().is_some()
+    };
+    let is_kept = |offset: &u64| (offset + 1) * (others as u64 + 1) > earliest;
+    (
+        (0..100).filter(has_state).collect(),
+        (0..100).filter(is_kept).collect(),
+    )
 }

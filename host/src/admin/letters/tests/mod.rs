@@ -92,7 +92,15 @@ impl Fixture {
     }
 
     fn write(&self, letters: impl IntoIterator<Item = Dead>) {
+        self.write_behind(&[], letters);
+    }
+
+    /// In one chunk, behind what somebody else wrote there.
+    fn write_behind(&self, others: &[MessageRef<'_>], letters: impl IntoIterator<Item = Dead>) {
         let mut builder = ChunkBuilder::new();
+        for other in others {
+            builder.push(other);
+        }
         for dead in letters {
             let mut own = HeadersBuf::new();
             assert!(own.push("tenant", Some(b"a")));
@@ -166,6 +174,37 @@ impl Fixture {
             }],
             ..Commit::default()
         });
+    }
+
+    /// Nothing becomes durable until the answer is dropped: as on a full disk, which lasts.
+    fn hold_commits(&self) -> std::sync::mpsc::SyncSender<()> {
+        let (release, held) = std::sync::mpsc::sync_channel::<()>(0);
+        let (began, begun) = std::sync::mpsc::channel();
+        let commit = Commit {
+            writes: vec![Write::Meta {
+                key: b"test".to_vec(),
+                value: None,
+            }],
+            ..Commit::default()
+        };
+        let wait = move |_| {
+            began.send(()).unwrap();
+            assert!(held.recv().is_err(), "released by letting go");
+        };
+        self.console.log.submit(commit, Box::new(wait)).unwrap();
+        begun.recv().unwrap();
+        release
+    }
+
+    /// All redrives take their steps, until no change is on its way to the log.
+    fn run_until_answered(&self) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while !self.console.letters.is_answered() {
+            assert!(std::time::Instant::now() < deadline, "never answered");
+            std::thread::yield_now();
+        }
+        self.console.letters.jobs().hurry();
+        self.console.run_redrives().unwrap();
     }
 
     fn listed(&self, filter: &DeadLetterFilter) -> Vec<u64> {
