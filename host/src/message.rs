@@ -136,6 +136,10 @@ fn split_header(rest: &[u8]) -> Option<Split<'_>> {
     }
 }
 
+/// Headers of a message that is accepted. A dead letter, a deferred retry and a redrive add theirs, and the
+/// format ends at 65,535.
+pub const HEADERS_MAX: u16 = u16::MAX - 64;
+
 /// Headers being built.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HeadersBuf {

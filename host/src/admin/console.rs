@@ -26,7 +26,7 @@ use crate::connector::embedded::{
     TopicSpec,
 };
 use crate::expression::nearest;
-use crate::message::{Headers, HeadersBuf, MessageRef};
+use crate::message::{HEADERS_MAX, Headers, HeadersBuf, MessageRef};
 use crate::pipeline::correlation;
 use crate::pipeline::offsets::Progress;
 use crate::pipeline::snapshot::Snapshot;
@@ -585,9 +585,19 @@ impl Console {
                 return Err(Error::new(
                     Code::TooLarge,
                     "it has too many or too large headers",
-                    "at most 65,535 headers with names of at most 65,535 bytes",
+                    "at most 65,471 headers with names of at most 65,535 bytes",
                 ));
             }
+        }
+        let count = headers.as_headers().count();
+        if count > HEADERS_MAX {
+            return Err(Error::new(
+                Code::TooLarge,
+                format!(
+                    "it has {count} headers with its correlation ID, a message may have {HEADERS_MAX}"
+                ),
+                "put what belongs together into one header, or into the payload",
+            ));
         }
         let body = MessageRef {
             key: record.key.as_ref().map(|key| key.0.as_slice()),

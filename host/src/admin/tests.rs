@@ -16,6 +16,7 @@ use super::wire::{
     Blob, CreateTopic, DeadLetterFilter, Header, ReadRequest, Record, Status, TopicSummary,
 };
 use crate::connector::embedded::{Commit, Log, Options, TopicSpec, Write as LogWrite};
+use crate::message::HEADERS_MAX;
 use crate::pipeline::offsets::Progress;
 use crate::pipeline::snapshot::{PartitionSnapshot, Snapshot, State, Topics, Totals};
 use crate::telemetry::metrics::Metrics;
@@ -468,6 +469,28 @@ fn a_long_poll_returns_when_a_message_arrives() {
     };
     assert_eq!(remote.read("orders", &request).unwrap().messages.len(), 1);
     writer.join().unwrap().unwrap();
+}
+
+/// What the host adds to a dead letter or a deferred retry has to fit as well (§5.2, §6.1).
+#[test]
+fn headers_max_bounds_a_message_that_is_produced() {
+    let host = host();
+    let remote = host.remote();
+    let with = |count: u16| {
+        let header = Header {
+            name: "h".to_owned(),
+            value: None,
+        };
+        Record {
+            headers: vec![header; usize::from(count)],
+            ..record(None, b"x")
+        }
+    };
+    let error = remote.produce("orders", &[with(HEADERS_MAX)]).unwrap_err();
+    assert_eq!(error.code, Code::TooLarge);
+    assert!(error.message.contains("65472 headers"), "{error}");
+    // The correlation ID is one.
+    remote.produce("orders", &[with(HEADERS_MAX - 1)]).unwrap();
 }
 
 #[test]

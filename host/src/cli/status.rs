@@ -256,7 +256,10 @@ fn waiting(holder: &Holder, now_ms: i64) -> String {
                     time::rfc3339(at)
                 )
             }
-            None => format!("{attempts} failed; the next try follows"),
+            None => format!(
+                "{} of {} attempts are spent; it waits for the circuit to close",
+                holder.attempts, holder.max_attempts
+            ),
         },
         WaitsFor::Claim => "waits for another message with the same idempotency key".to_owned(),
         WaitsFor::Sequence => format!(

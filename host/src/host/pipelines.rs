@@ -3,7 +3,7 @@
 //! configuration changes. Not here: how orders come in (`desk.rs`), what a start consists of (`start.rs`).
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::admin::seek::{self, SeekReply, SeekRequest, Tables};
 use crate::config::valid::{Config, Host, Pipeline};
 use crate::connector::embedded::{Commit, Handed, Health, Log, Write, epoch};
 use crate::expression::nearest;
-use crate::pipeline::run::Reject;
+use crate::pipeline::reject::{Found, Reject};
 use crate::pipeline::snapshot::{Snapshot, State};
 use crate::plugin::Engine;
 use crate::telemetry::metrics::Metrics;
@@ -538,11 +538,13 @@ impl Pipelines {
 
     pub(super) fn reject(&self, group: &str, request: &RejectRequest) -> Result<Changes, Refusal> {
         let place = format!("{}/{}@{}", request.topic, request.partition, request.offset);
+        // A message that came back is held in an internal topic, and `status` names it there.
         let own = self.slots.iter().filter(|slot| {
             let source = &slot.prepared.pipeline.source;
-            source.consumer_group == group && source.topics.contains(&request.topic)
+            source.consumer_group == group && slot.prepared.reads(&request.topic, request.partition)
         });
-        for running in own.filter_map(|slot| slot.running.as_ref()) {
+        let running = own.filter_map(|slot| slot.running.as_ref());
+        for running in running.filter(|running| running.is_alive()) {
             let (found, answer) = sync_channel(1);
             let taken = running.reject(Reject {
                 topic: request.topic.clone(),
@@ -551,20 +553,25 @@ impl Pipelines {
                 note: request.note.clone(),
                 found,
             });
-            if !taken {
-                let message = "too many messages are being rejected at once";
-                return Err(Refusal::new(Code::Busy, message, "try again"));
-            }
-            let deadline = Instant::now() + REJECT_TIME_MAX;
-            let mut held = answer.recv_timeout(LOOK);
-            while held == Err(RecvTimeoutError::Timeout)
-                && Instant::now() < deadline
-                && !self.is_stopping()
-            {
-                held = answer.recv_timeout(LOOK);
-            }
-            if held == Ok(true) {
-                return Ok(changes([format!("{place} becomes a dead letter")]));
+            let Some(number) = taken else {
+                return Err(too_many());
+            };
+            match answered(&self.stop, running, number, &answer) {
+                Some(Found::Held) => {
+                    return Ok(changes([format!("{place} becomes a dead letter")]));
+                }
+                Some(Found::NotHeld) => {}
+                Some(Found::TooMany) => return Err(too_many()),
+                None => {
+                    return Err(Refusal::new(
+                        Code::Busy,
+                        format!(
+                            "the worker of {place} has not looked for {} s: a call of its handler goes on, or the store does not write; nothing was changed",
+                            REJECT_TIME_MAX.as_secs()
+                        ),
+                        "try again",
+                    ));
+                }
             }
         }
         Err(Refusal::new(
@@ -649,6 +656,33 @@ impl Pipelines {
         self.log.commit_within(commit, PATIENCE)?;
         Ok(())
     }
+}
+
+/// What the worker found; `None` when it did not look in time, and will not.
+fn answered(
+    stop: &AtomicBool,
+    running: &Running,
+    number: u64,
+    answer: &Receiver<Found>,
+) -> Option<Found> {
+    let deadline = Instant::now() + REJECT_TIME_MAX;
+    while !stop.load(Ordering::Relaxed) && Instant::now() < deadline {
+        match answer.recv_timeout(LOOK) {
+            Ok(found) => return Some(found),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    if running.withdraw(number) {
+        return None;
+    }
+    // It has just taken it, and answers without calling anything.
+    answer.recv_timeout(REJECT_TIME_MAX).ok()
+}
+
+fn too_many() -> Refusal {
+    let message = "too many messages are being rejected at once";
+    Refusal::new(Code::Busy, message, "try again")
 }
 
 fn changes(said: impl IntoIterator<Item = String>) -> Changes {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use crate::config::ladder::ladder;
 use crate::config::valid::{Delivery, Pipeline, RetryMode};
-use crate::connector::embedded::{Log, Topic, TopicSpec};
+use crate::connector::embedded::{Error as LogError, Log, PartitionId, Topic, TopicSpec};
 use crate::pipeline::correlation::topic_hash;
+use crate::pipeline::offsets::SPAN_MAX;
 use crate::pipeline::plan::{Role, SourceTopic, Step};
-use crate::pipeline::returned::{self, ADDED_BYTES_MAX};
+use crate::pipeline::returned::{self, ADDED_BYTES_MAX, Returned};
 
 use super::Error;
 use super::start::target;
@@ -104,6 +105,49 @@ fn left_over(
     steps.collect()
 }
 
+/// Before which offset of a partition an earlier host may have called messages that are not settled.
+pub(super) fn replay_until(
+    log: &Log,
+    partition: PartitionId,
+    role: Role,
+    committed: u64,
+) -> Result<u64, Error> {
+    let end = (committed + SPAN_MAX).min(log.end(partition)?);
+    match role {
+        // It cannot have called what is not due even now, and that may take long to be.
+        Role::Retries { .. } => first_not_due(log, partition, committed, end),
+        Role::Source | Role::Redrives { .. } => Ok(end),
+    }
+}
+
+/// The first message from `from` to before `end` that is not due yet, else `end`. Those behind it are due
+/// later.
+fn first_not_due(log: &Log, partition: PartitionId, from: u64, end: u64) -> Result<u64, Error> {
+    let now_ms = log.now_ms();
+    let (mut low, mut high) = (from, end.max(from));
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let chunk = match log.read(partition, middle) {
+            Ok(chunk) => chunk,
+            // It is gone, and will not be called.
+            Err(LogError::OffsetOutOfRange { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let next = chunk
+            .as_ref()
+            .and_then(|chunk| chunk.iter_from(middle).next());
+        let known = next.and_then(|(_, _, message)| Returned::read(&message).ok());
+        let due_ms = known.map(|(known, _)| known.due_ms);
+        // What cannot be read is refused at once.
+        if due_ms.is_none_or(|due| due <= now_ms) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low)
+}
+
 fn failed(pipeline: &Pipeline, why: String) -> Error {
     Error::Pipeline {
         pipeline: pipeline.name.clone(),
@@ -116,7 +160,8 @@ mod tests {
     use std::num::NonZeroU32;
 
     use super::*;
-    use crate::connector::embedded::Options;
+    use crate::connector::embedded::{Append, ChunkBuilder, Commit, Options};
+    use crate::message::{HeadersBuf, MessageRef};
 
     /// §5.2: the pipeline that had the step may put something aside after this one was prepared.
     #[test]
@@ -151,5 +196,59 @@ mod tests {
             delay_ms: 30_000,
         };
         assert_eq!(topics[1].role, role);
+    }
+
+    /// §4.4: retries that wait for an hour keep no exits of earlier hosts counted for an hour.
+    #[test]
+    fn what_an_earlier_host_cannot_have_called_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path(), Options::default()).unwrap();
+        let topic = log
+            .create_topic(&TopicSpec::new("waits", std::num::NonZeroU32::MIN))
+            .unwrap();
+        let partition = topic.partitions[0];
+        let now_ms = log.now_ms();
+        let retries = Role::Retries {
+            of: 0,
+            delay_ms: 3_600_000,
+        };
+        let until = |role, committed| replay_until(&log, partition, role, committed).unwrap();
+        assert_eq!(until(retries, 0), 0, "nothing is there");
+        for dues in [
+            &[-3_000, -2_000][..],
+            &[-1_000, 600_000, 700_000],
+            &[800_000],
+        ] {
+            let mut builder = ChunkBuilder::default();
+            for due in dues {
+                let known = Returned {
+                    attempts: 1,
+                    due_ms: now_ms + due,
+                    first_failed_at_ms: Some(now_ms),
+                    origin_topic: "in".to_owned(),
+                    origin_partition: 0,
+                    origin_offset: 0,
+                    redrive_count: 0,
+                    dead_letter_id: None,
+                };
+                let mut headers = HeadersBuf::new();
+                let record = known.record(&MessageRef::default(), &mut headers).unwrap();
+                builder.push(&record);
+            }
+            log.commit(Commit {
+                appends: vec![Append {
+                    partition,
+                    chunk: builder.finish(),
+                }],
+                ..Commit::default()
+            })
+            .unwrap();
+        }
+        for committed in 0..=3 {
+            assert_eq!(until(retries, committed), 3, "{committed}");
+        }
+        assert_eq!(until(retries, 4), 4);
+        assert_eq!(until(Role::Redrives { of: 0 }, 0), 6);
+        assert_eq!(until(Role::Source, 0), 6);
     }
 }

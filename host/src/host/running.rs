@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
-use crate::pipeline::run::{Control, Halt, Reject};
+use crate::pipeline::reject::Reject;
+use crate::pipeline::run::{Control, Halt};
 use crate::pipeline::snapshot::State;
 
 use super::Error;
@@ -116,10 +117,16 @@ impl Running {
         partitions.iter().all(|partition| partition.held == 0)
     }
 
-    pub(super) fn reject(&self, reject: Reject) -> bool {
-        let taken = self.control.reject(reject);
+    /// By what it can be withdrawn; `None` when too many wait already.
+    pub(super) fn reject(&self, reject: Reject) -> Option<u64> {
+        let number = self.control.rejects().add(reject);
         self.wake();
-        taken
+        number
+    }
+
+    /// True when no worker has looked at it, and none will.
+    pub(super) fn withdraw(&self, number: u64) -> bool {
+        self.control.rejects().withdraw(number)
     }
 
     /// Notices workers that ended by themselves. One that halts stops its pipeline: the others are drained.

@@ -14,7 +14,7 @@ use crate::idempotency::Table;
 use crate::idempotency::claims::Claims;
 use crate::pipeline::circuit::Circuit;
 use crate::pipeline::dead_letter;
-use crate::pipeline::offsets::{Progress, SPAN_MAX};
+use crate::pipeline::offsets::Progress;
 use crate::pipeline::output::HeaderRule;
 use crate::pipeline::overlay::{Overlay, StoredBytes};
 use crate::pipeline::plan::{BATCH_DEFAULT, Plan, PlanOutput, Role, SourceTopic};
@@ -156,6 +156,13 @@ impl Prepared {
     /// `sha256:…` of the plugin file.
     pub(super) fn plugin_digest(&self) -> &str {
         self.plugin.digest()
+    }
+
+    /// A worker of it has this partition of one of its topics, internal ones included.
+    pub(super) fn reads(&self, topic: &str, partition: u32) -> bool {
+        let topics = self.read.iter();
+        let mut own = topics.filter(|one| one.name == topic);
+        own.any(|one| (partition as usize) < one.partitions.len())
     }
 
     /// Partitions of what comes back go with those of their source.
@@ -550,8 +557,7 @@ fn places(
                     progress
                 }
             };
-            let window_end = progress.committed + SPAN_MAX;
-            let replay_until = window_end.min(log.end(*id)?);
+            let replay_until = returns::replay_until(log, *id, described.role, progress.committed)?;
             let origin = places
                 .iter()
                 .position(|place| place.topic == of && place.number == number as u32);

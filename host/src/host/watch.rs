@@ -292,9 +292,11 @@ impl Observer for WorkerWatch {
         &mut self,
         partitions: Vec<PartitionSnapshot>,
         blocked: Option<&str>,
+        is_circuit_open: bool,
         memory_bytes: u64,
     ) {
         self.local.handler_memory = i64::try_from(memory_bytes).unwrap_or(i64::MAX);
+        self.local.circuit_open = is_circuit_open;
         self.local.flush();
         let mut view = self.watch.view();
         if let Some(worker) = view.workers.get_mut(self.worker) {
@@ -345,6 +347,7 @@ impl WorkerWatch {
             (IdempotencyResult::Replayed, counts.replayed),
             (IdempotencyResult::Waited, counts.waited),
             (IdempotencyResult::Conflict, counts.conflicts),
+            (IdempotencyResult::Missing, counts.missing),
         ] {
             self.local.idempotency(result, count);
         }

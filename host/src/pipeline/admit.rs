@@ -1,12 +1,10 @@
 //! Admit and deduplicate: which deliveries make the next call. Due lanes first, then fresh messages,
 //! each through the stages of §2.1 that come before the call.
 
-use crate::config::valid::{By, Format, IfMissing, NullKey, OnLostOffset};
+use crate::config::valid::{By, Format, NullKey, OnLostOffset};
 use crate::connector::{Connector, ReadError};
 use crate::expression::{self, Condition};
 use crate::faults;
-use crate::idempotency;
-use crate::idempotency::claims::{Claim, Owner};
 use crate::message::MessageRef;
 use crate::pipeline::correlation::Correlation;
 use crate::pipeline::counts::Observer;
@@ -27,8 +25,6 @@ use crate::plugin::frame::Call;
 const AGAIN_MS: i64 = 500;
 /// The error a delivery carries while it runs in a window that may hold a host killer (§4.4).
 pub(super) const STOPPED_DURING: &str = "the host stopped during this attempt";
-
-const CONFLICT: &str = "another message with this idempotency key had other content";
 
 const KEY_TOO_LONG: &str =
     "the idempotency key is longer than 65,534 bytes; use a shorter expression";
@@ -79,6 +75,11 @@ where
     pub(super) fn collect(&mut self) -> Result<(), Halt> {
         self.entries.clear();
         self.batch.clear();
+        self.replay_bytes = 0;
+        if self.is_circuit_open() && !self.probes {
+            self.collect_given_up();
+            return Ok(());
+        }
         if self.next_single() {
             return Ok(());
         }
@@ -147,13 +148,18 @@ where
 
     /// The next message of a faulted call, alone. Those of a lane that failed meanwhile wait in it.
     fn next_single(&mut self) -> bool {
-        while let Some(entry) = self.singles.pop_front() {
+        while let Some(mut entry) = self.singles.pop_front() {
             let lane = self.lane(&entry.delivery);
             if self.failed.contains(&lane) {
                 self.put_back(lane, &entry);
                 continue;
             }
-            self.evaluate_key_again(&entry);
+            match self.note(&entry.delivery) {
+                Some(note) if matches!(entry.work, Work::Call) => {
+                    entry.work = Work::Refuse(Reason::RejectedByOperator, note);
+                }
+                _ => self.evaluate_key_again(&entry),
+            }
             self.add(entry);
             return true;
         }
@@ -219,7 +225,7 @@ where
             return Ok(Taken::Empty);
         };
         let (offset, bytes) = (next.offset, next.message.record_len());
-        if !self.entries.is_empty() && self.batch.bytes() + bytes > CALL_BYTES_MAX {
+        if !self.entries.is_empty() && self.call_bytes() + bytes > CALL_BYTES_MAX {
             return Ok(Taken::Full);
         }
         if !self.joins_at(index, offset) {
@@ -377,7 +383,12 @@ where
 
     fn joins(&self, delivery: &Delivery) -> bool {
         self.joins_at(delivery.partition as usize, delivery.offset)
-            && (self.entries.is_empty() || self.batch.bytes() < CALL_BYTES_MAX)
+            && (self.entries.is_empty() || self.call_bytes() < CALL_BYTES_MAX)
+    }
+
+    /// What the call holds so far: its frame, and what its duplicates publish again.
+    fn call_bytes(&self) -> usize {
+        self.batch.bytes() + self.replay_bytes
     }
 
     pub(super) fn is_suspect(&self, index: usize, offset: u64) -> bool {
@@ -387,8 +398,8 @@ where
     }
 
     /// Takes a delivery through the stages before the call.
-    fn enter(&mut self, lane: LaneKey, delivery: Delivery) {
-        let rejected = self.rejected(&delivery);
+    pub(super) fn enter(&mut self, lane: LaneKey, delivery: Delivery) {
+        let rejected = self.note(&delivery);
         let Some(looked) = self.look(&delivery) else {
             return;
         };
@@ -445,6 +456,9 @@ where
     fn add(&mut self, mut entry: Entry) {
         if matches!(entry.work, Work::Call) && !self.enter_frame(&entry) {
             entry.work = Work::Refuse(Reason::ExpressionFailed, KEY_TOO_LONG.to_owned());
+        }
+        if let Work::Duplicate(completion) = &entry.work {
+            self.replay_bytes += completion.outputs.as_ref().map_or(0, Vec::len);
         }
         self.entries.push(entry);
     }
@@ -588,89 +602,6 @@ where
         Work::Refuse(reason, error)
     }
 
-    /// `unchecked`: nobody has looked yet whether the payload is of the declared format.
-    fn deduplicate(&self, delivery: &Delivery, looked: &Looked<'_>, unchecked: bool) -> Stage {
-        let message = &looked.message;
-        let (Some(policy), Some(claims), Some(table)) =
-            (&self.plan.idempotency, &self.claims, &self.table)
-        else {
-            return Stage::Enter(Work::Call, None);
-        };
-        let mut key = self.key.borrow_mut();
-        let hash = match policy.key.evaluate(message, &mut key) {
-            Ok(value) => idempotency::hash_in(self.epoch, value.canonical()),
-            Err(error) => {
-                let undecodable = if unchecked {
-                    self.undecodable(message)
-                } else {
-                    None
-                };
-                return Stage::Enter(
-                    match undecodable {
-                        Some(refused) => refused,
-                        None if policy.if_missing == IfMissing::Process => Work::Call,
-                        None => Work::Refuse(Reason::NoIdempotencyKey, error.to_string()),
-                    },
-                    None,
-                );
-            }
-        };
-        let fingerprint = match fingerprint(&policy.fingerprint, message) {
-            Ok(fingerprint) => fingerprint,
-            Err(error) => return Stage::Enter(Work::Refuse(Reason::ExpressionFailed, error), None),
-        };
-        let owner = Owner {
-            worker: self.index,
-            partition: delivery.partition,
-            offset: delivery.offset,
-        };
-        let now = self.unix_ms;
-        // A dead letter that was sent back is not a duplicate of its own failure (§7.5).
-        let reopens = is_redriven(&looked.returned);
-        let stored = || table.completion(hash, now);
-        match claims.claim(hash, fingerprint, owner, reopens, now, stored) {
-            Ok(Claim::Taken(fence)) => {
-                faults::point("claimed");
-                Stage::Enter(
-                    Work::Call,
-                    Some(Claimed {
-                        hash,
-                        fence,
-                        fingerprint,
-                    }),
-                )
-            }
-            Ok(Claim::Wait) => Stage::Wait,
-            Ok(Claim::Duplicate(completion)) => Stage::Enter(Work::Duplicate(completion), None),
-            Ok(Claim::Conflict) => Stage::Enter(
-                Work::Refuse(Reason::IdempotencyConflict, CONFLICT.to_owned()),
-                None,
-            ),
-            Err(why) => Stage::Later(why.to_string()),
-        }
-    }
-
-    /// The frame wants the key's text, and the scratch buffer holds another message's by now.
-    fn evaluate_key_again(&self, entry: &Entry) {
-        let (Some(policy), Some(_)) = (&self.plan.idempotency, &entry.claim) else {
-            return;
-        };
-        let Some(looked) = self.look(&entry.delivery) else {
-            return;
-        };
-        if policy
-            .key
-            .evaluate(&looked.message, &mut self.key.borrow_mut())
-            .is_err()
-        {
-            // It evaluated before over the same bytes.
-            tracing::error!(
-                offset = entry.delivery.offset,
-                "the idempotency key no longer evaluates"
-            );
-        }
-    }
-
     /// False when the message does not fit a frame.
     fn enter_frame(&mut self, entry: &Entry) -> bool {
         let delivery = &entry.delivery;
@@ -717,11 +648,15 @@ where
 
     /// A delivery whose turn did not come: it waits in its lane, uncharged.
     pub(super) fn put_back(&mut self, lane: LaneKey, entry: &Entry) {
+        self.release_claim(entry);
+        self.lanes.insert(lane, entry.delivery);
+    }
+
+    pub(super) fn release_claim(&self, entry: &Entry) {
         if let (Some(claim), Some(claims)) = (&entry.claim, &self.claims) {
             // A stale fence means that the claim is gone already, which is what is wanted.
             let _gone = claims.release(claim.hash, claim.fence);
         }
-        self.lanes.insert(lane, entry.delivery);
     }
 
     pub(super) fn now_ms(&self) -> i64 {
@@ -767,24 +702,6 @@ pub(super) fn original<'m>(message: MessageRef<'m>, entry: &Entry) -> MessageRef
     }
     // It was read before.
     Returned::read(&message).map_or(message, |(_, original)| original)
-}
-
-/// What has to agree between duplicates: chosen fields, or the whole payload.
-fn fingerprint(fields: &[expression::Expression], message: &MessageRef<'_>) -> Result<u64, String> {
-    if fields.is_empty() {
-        return Ok(idempotency::fingerprint(message.payload));
-    }
-    let mut values = Vec::with_capacity(fields.len());
-    for field in fields {
-        let mut value = Vec::new();
-        field
-            .canonical(message, &mut value)
-            .map_err(|error| format!("idempotency.fingerprint `{}`: {error}", field.source()))?;
-        values.push(value);
-    }
-    Ok(idempotency::fingerprint_fields(
-        values.iter().map(Vec::as_slice),
-    ))
 }
 
 /// The text in a canonical key: all after the tag of its type.

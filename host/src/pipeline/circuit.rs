@@ -123,6 +123,13 @@ impl Circuit {
         }
     }
 
+    /// While it is open: when somebody may probe next. `None` when a probe is on its way.
+    #[must_use]
+    pub fn next_probe_ms(&self) -> Option<i64> {
+        let state = self.state();
+        state.next_probe_ms.filter(|_| !state.probes)
+    }
+
     /// For `status`, while it is open.
     #[must_use]
     pub fn why(&self, now_ms: i64) -> Option<String> {
@@ -191,8 +198,10 @@ mod tests {
         let circuit = circuit(1);
         assert!(circuit.failed(1, 0, ""));
         assert!(!circuit.take_probe(4_999));
+        assert_eq!(circuit.next_probe_ms(), Some(5_000));
         assert!(circuit.take_probe(5_000));
         assert!(!circuit.take_probe(20_000), "the first is on its way");
+        assert_eq!(circuit.next_probe_ms(), None, "nobody need ask meanwhile");
         assert!(circuit.failed(2, 5_100, ""), "spends no attempt");
         assert!(!circuit.take_probe(9_999));
         assert!(circuit.take_probe(10_000));
@@ -202,6 +211,7 @@ mod tests {
         assert!(circuit.succeeded());
         assert!(!circuit.is_open() && circuit.closings() == closings + 1);
         assert!(!circuit.take_probe(30_000) && circuit.why(30_000).is_none());
+        assert_eq!(circuit.next_probe_ms(), None);
     }
 
     proptest! {

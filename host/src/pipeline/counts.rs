@@ -30,6 +30,8 @@ pub struct Counts {
     /// Deliveries that waited for another with the same key.
     pub waited: u64,
     pub conflicts: u64,
+    /// Finished without an idempotency key.
+    pub missing: u64,
     /// A handful of reasons at most: a list is faster than a map.
     pub dead_letters: Vec<(Reason, u64)>,
     pub faults: Vec<(&'static str, u64)>,
@@ -121,11 +123,13 @@ pub trait Observer {
     fn calling(&mut self, messages: usize);
     /// Takes over what was counted and clears it.
     fn counted(&mut self, counts: &mut Counts);
-    /// How the worker's partitions stand, why it is blocked if it is, bytes of its instance's memory.
+    /// How the worker's partitions stand, why it is blocked if it is, whether by the circuit, bytes of its
+    /// instance's memory.
     fn looked(
         &mut self,
         partitions: Vec<PartitionSnapshot>,
         blocked: Option<&str>,
+        is_circuit_open: bool,
         memory_bytes: u64,
     );
     /// Which messages are traced; `None`: none is, and nothing below is called.

@@ -9,7 +9,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::message::{Headers, HeadersBuf, MessageRef};
+use crate::message::{HEADERS_MAX, Headers, HeadersBuf, MessageRef};
 use crate::pipeline::offsets::truncated;
 use crate::pipeline::verdict::Reason;
 
@@ -26,6 +26,8 @@ pub const TOPIC_BYTES_MAX: usize = 249;
 pub const ADDED_BYTES_MAX: usize = 8 << 10;
 
 const CORRELATION_ID: &str = "correlation-id";
+/// How many headers of the message are not in its dead letter.
+const HEADERS_LEFT_OUT: &str = "wasmill-dlq-headers-left-out";
 const HASH_HEX_LEN: usize = 32;
 
 /// What the host knows about a failed message. [`Parsed`] is what can be read back.
@@ -102,6 +104,25 @@ impl DeadLetter<'_> {
             headers: headers.as_headers(),
             timestamp_ms: self.last_failed_at_ms,
         })
+    }
+
+    /// The same for a message with too many headers: its last ones are left out, and their number is said.
+    pub fn cut<'b>(&self, message: &MessageRef<'b>, headers: &'b mut HeadersBuf) -> MessageRef<'b> {
+        let count = message.headers.count();
+        let left_out = count.saturating_sub(HEADERS_MAX);
+        let kept = message.headers.split_last(left_out);
+        let kept = kept.map_or(message.headers, |(kept, _)| kept);
+        let kept = MessageRef {
+            headers: kept,
+            ..*message
+        };
+        _ = self.write_headers(&kept, headers)
+            && headers.push(HEADERS_LEFT_OUT, Some(left_out.to_string().as_bytes()));
+        MessageRef {
+            headers: headers.as_headers(),
+            timestamp_ms: self.last_failed_at_ms,
+            ..*message
+        }
     }
 
     /// The same for every dead letter of one delivery.

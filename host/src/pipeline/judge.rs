@@ -1,14 +1,12 @@
 //! Judge: what each delivery of a call came to, in order, and what follows from it. The one `match` on
 //! a verdict in the whole host is here.
 
-use std::time::Duration;
-
 use crate::config::valid::{Delivery as Guarantee, OnDeadLetter, OnDuplicate, RetryMode};
 use crate::connector::Connector;
 use crate::expression::Expression;
 use crate::faults;
 use crate::idempotency::completion::{Completion, Status};
-use crate::message::MessageRef;
+use crate::message::{HEADERS_MAX, MessageRef};
 use crate::pipeline::admit::original;
 use crate::pipeline::answer::{NO_HEADERS, answer_to};
 use crate::pipeline::counts::Observer;
@@ -16,9 +14,8 @@ use crate::pipeline::dead_letter;
 use crate::pipeline::handler::Handler;
 use crate::pipeline::lane::Until;
 use crate::pipeline::output::{self, Made};
-use crate::pipeline::plan::{PlanOutput, SourceTopic, Step};
+use crate::pipeline::plan::PlanOutput;
 use crate::pipeline::reply;
-use crate::pipeline::returned::Returned;
 use crate::pipeline::run::{Clock, Entry, Halt, Work, Worker};
 use crate::pipeline::settlement::{CompletionWrite, LetterWrite, StateWrite};
 use crate::pipeline::stored;
@@ -183,8 +180,8 @@ where
             random,
         ) {
             Verdict::Ack => self.ack(entry),
-            Verdict::RetryAt { delay } => self.try_again(entry, report, delay, now)?,
-            Verdict::DeadLetter { reason } => self.dead_letter(entry, report, reason, now)?,
+            Verdict::RetryAt { delay } => self.try_again(entry, report, delay, now),
+            Verdict::DeadLetter { reason } => self.dead_letter(entry, report, reason, now),
             Verdict::Discard => self.discard(entry, report),
             Verdict::Wait { delay } => self.wait(entry, report, delay.as_millis() as i64),
             Verdict::Halt => return Err(Halt(report.error().to_owned())),
@@ -193,7 +190,7 @@ where
         Ok(())
     }
 
-    fn first_failed_ms(&self, entry: &Entry) -> Option<i64> {
+    pub(super) fn first_failed_ms(&self, entry: &Entry) -> Option<i64> {
         if entry.delivery.attempts == 0 {
             return None;
         }
@@ -229,122 +226,7 @@ where
         self.finish(entry);
     }
 
-    /// The outcome of its first delivery stands: nothing, or the stored outputs again (§7.1).
-    fn duplicate(&mut self, entry: &Entry, completion: &Completion) {
-        let replay = self
-            .plan
-            .idempotency
-            .as_ref()
-            .is_some_and(|policy| policy.on_duplicate == OnDuplicate::Replay);
-        let mut published = false;
-        if let Some(outputs) = &completion.outputs
-            && completion.status == Status::Completed
-        {
-            for (name, record) in stored::iter(outputs) {
-                if name == reply::OUTPUT {
-                    published |= self.answer_again(entry, record);
-                } else if replay && let Some(output) = self.plan.output(name) {
-                    // An output that the configuration no longer has is not published again.
-                    self.settlement.publish_record(output.target, record);
-                    self.counts.publish(output.target);
-                    published = true;
-                }
-            }
-        }
-        if published || replay && completion.outputs.is_some() {
-            self.counts.replayed += 1;
-        } else {
-            self.counts.skipped += 1;
-        }
-        self.conclude_letter(entry);
-        self.finish(entry);
-    }
-
-    /// In its lane, or put aside (§5.2).
-    fn try_again(
-        &mut self,
-        entry: &Entry,
-        report: &Report<'_>,
-        delay: Duration,
-        now_ms: i64,
-    ) -> Result<(), Halt> {
-        let Some((origin, step)) = self.step_of(entry, delay) else {
-            self.retry(entry, report, delay.as_millis() as u64, now_ms);
-            return Ok(());
-        };
-        self.counts.retries += 1;
-        self.log_failure(
-            entry,
-            report,
-            "the attempt failed; the message is put aside and tried again",
-            Some(step.delay_ms),
-        );
-        self.handler.discard();
-        self.put_aside(entry, origin, step, now_ms)?;
-        faults::point("put_aside");
-        if let (Some(claim), Some(claims)) = (&entry.claim, &self.claims) {
-            let _gone = claims.release(claim.hash, claim.fence);
-        }
-        self.finish(entry);
-        Ok(())
-    }
-
-    /// Where a message waits for its next attempt, when retries are deferred; and the topic it came from.
-    fn step_of(&self, entry: &Entry, delay: Duration) -> Option<(u16, Step)> {
-        let partition = self.partitions.get(entry.delivery.partition as usize)?;
-        let topic = self.plan.topics.get(usize::from(partition.topic))?;
-        let origin = topic.origin(partition.topic);
-        let step = self.plan.topics.get(usize::from(origin))?.step(delay)?;
-        Some((origin, step))
-    }
-
-    /// The attempt and the next try become durable with the message itself, in its new place.
-    fn put_aside(
-        &mut self,
-        entry: &Entry,
-        origin: u16,
-        step: Step,
-        now_ms: i64,
-    ) -> Result<(), Halt> {
-        let first_failed_at_ms = self.first_failed_ms(entry).unwrap_or(now_ms);
-        let Some(partition) = self.partitions.get(entry.delivery.partition as usize) else {
-            return Ok(());
-        };
-        let Some(message) = partition.window.message(&entry.delivery) else {
-            return Ok(());
-        };
-        let Some(topic) = self.plan.topics.get(usize::from(origin)) else {
-            return Ok(());
-        };
-        let returned = entry.returned.as_deref();
-        let known = Returned {
-            attempts: entry.delivery.attempts + 1,
-            // From now, not from before the call.
-            due_ms: (self.clock.unix_ms())
-                .saturating_add(i64::try_from(step.delay_ms).unwrap_or(i64::MAX)),
-            first_failed_at_ms: Some(first_failed_at_ms),
-            origin_topic: topic.name.clone(),
-            origin_partition: partition.number,
-            origin_offset: entry.offset(),
-            redrive_count: returned.map_or(0, |returned| returned.redrive_count),
-            dead_letter_id: returned.and_then(|returned| returned.dead_letter_id.clone()),
-        };
-        let Some(record) = known.record(&original(message, entry), &mut self.headers) else {
-            return Err(too_many_headers(
-                "deferred retry",
-                topic,
-                partition.number,
-                entry,
-            ));
-        };
-        self.settlement
-            .publish_to(step.target, partition.number, &record);
-        self.counts.publish(step.target);
-        self.letter_waits(entry);
-        Ok(())
-    }
-
-    fn retry(&mut self, entry: &Entry, report: &Report<'_>, delay_ms: u64, now_ms: i64) {
+    pub(super) fn retry(&mut self, entry: &Entry, report: &Report<'_>, delay_ms: u64, now_ms: i64) {
         self.counts.retries += 1;
         let attempt = entry.delivery.attempts + 1;
         self.log_failure(
@@ -363,9 +245,7 @@ where
         let lane = self.lane(&entry.delivery);
         let mut delivery = entry.delivery;
         delivery.attempts = attempt;
-        if let (Some(claim), Some(claims)) = (&entry.claim, &self.claims) {
-            let _gone = claims.release(claim.hash, claim.fence);
-        }
+        self.release_claim(entry);
         self.lanes.hold(lane, Until::Ack);
         self.lanes.insert(lane, delivery);
         self.failed.push(lane);
@@ -381,7 +261,8 @@ where
                 Report::HostFailure { .. } => "the host could not do its part; the message waits",
                 _ => "a dependency seems to be down; the message waits and is not charged",
             },
-            Some(delay_ms as u64),
+            // Until the outage is over, and nobody knows when that is.
+            matches!(report, Report::HostFailure { .. }).then_some(delay_ms as u64),
         );
         self.handler.discard();
         let delivery = entry.delivery;
@@ -400,24 +281,27 @@ where
         let lane = self.lane(&entry.delivery);
         let due = self.now_ms() + delay_ms;
         self.lanes.hold(lane, Until::Time(due));
-        self.put_back(lane, entry);
+        self.release_claim(entry);
+        let mut delivery = entry.delivery;
+        delivery.has_waited = true;
+        self.lanes.insert(lane, delivery);
         self.failed.push(lane);
     }
 
-    fn dead_letter(
+    pub(super) fn dead_letter(
         &mut self,
         entry: &Entry,
         report: &Report<'_>,
         reason: Reason,
         now_ms: i64,
-    ) -> Result<(), Halt> {
+    ) {
         self.counts.dead_letter(reason);
         if reason == Reason::IdempotencyConflict {
             self.counts.conflicts += 1;
         }
         self.log_failure(entry, report, dead_letter::LOGGED, None);
         self.handler.discard();
-        self.write_dead_letter(entry, report, reason, now_ms)?;
+        self.write_dead_letter(entry, report, reason, now_ms);
         faults::point("dead_letter_built");
         self.complete(entry, Status::Failed);
         self.conclude_letter(entry);
@@ -428,7 +312,6 @@ where
         }
         self.failed.push(lane);
         self.finish(entry);
-        Ok(())
     }
 
     fn write_dead_letter(
@@ -437,26 +320,26 @@ where
         report: &Report<'_>,
         reason: Reason,
         now_ms: i64,
-    ) -> Result<(), Halt> {
+    ) {
         let first_failed_at_ms = self.first_failed_ms(entry).unwrap_or(now_ms);
         let delivery = &entry.delivery;
         let Some(partition) = self.partitions.get(delivery.partition as usize) else {
-            return Ok(());
+            return;
         };
         let Some(message) = partition.window.message(delivery) else {
-            return Ok(());
+            return;
         };
         let message = original(message, entry);
         let topics = &self.plan.topics;
         let Some(read_from) = topics.get(usize::from(partition.topic)) else {
-            return Ok(());
+            return;
         };
         let origin = match entry.returned {
             Some(_) => read_from.origin(partition.topic),
             None => partition.topic,
         };
         let Some(topic) = topics.get(usize::from(origin)) else {
-            return Ok(());
+            return;
         };
         let refused = matches!(entry.work, Work::Refuse(..));
         let letter = dead_letter::DeadLetter {
@@ -478,13 +361,17 @@ where
             redrive_count: entry.returned.as_ref().map_or(0, |r| r.redrive_count),
             correlation_id: entry.correlation.text(&message.headers),
         };
-        let Some(record) = letter.record(&message, &mut self.headers) else {
-            return Err(too_many_headers(
-                "dead letter",
-                topic,
-                partition.number,
-                entry,
-            ));
+        let record = match letter.record(&message, &mut self.headers) {
+            Some(record) => record,
+            // Nobody can publish such a message any more; one may be there from before.
+            None => {
+                tracing::warn!(
+                    place = %self.origin_place(entry),
+                    headers = message.headers.count(),
+                    "the message has too many headers for a dead letter: its last ones are left out of that"
+                );
+                letter.cut(&message, &mut self.headers)
+            }
         };
         self.settlement.publish(topic.dead_letter, &record);
         self.counts.publish(topic.dead_letter);
@@ -493,7 +380,6 @@ where
             redrive_count: letter.redrive_count,
             record: None,
         });
-        Ok(())
     }
 
     fn discard(&mut self, entry: &Entry, report: &Report<'_>) {
@@ -511,9 +397,20 @@ where
 
     /// Turns the claim of a finished delivery into a record of the settlement.
     fn complete(&mut self, entry: &Entry, status: Status) {
-        let (Some(claim), Some(claims), Some(policy)) =
-            (&entry.claim, &self.claims, &self.plan.idempotency)
-        else {
+        let (Some(claims), Some(policy)) = (&self.claims, &self.plan.idempotency) else {
+            return;
+        };
+        let Some(claim) = &entry.claim else {
+            // Called without, or refused for that.
+            let is_missing = match entry.work {
+                Work::Call | Work::Refuse(Reason::NoIdempotencyKey, _) => true,
+                Work::Refuse(..)
+                | Work::Duplicate(_)
+                | Work::Filtered
+                | Work::Stale
+                | Work::Expired => false,
+            };
+            self.counts.missing += u64::from(is_missing);
             return;
         };
         let expires_at_ms = self.unix_ms.saturating_add(policy.ttl.as_millis() as i64);
@@ -540,9 +437,10 @@ where
         }
     }
 
-    fn finish(&mut self, entry: &Entry) {
+    pub(super) fn finish(&mut self, entry: &Entry) {
         self.settlement.count_delivery();
         self.finish_number(entry);
+        self.forget_note(&entry.delivery);
         if let Some(partition) = self.partitions.get_mut(entry.delivery.partition as usize) {
             if self.plan.delivery != Guarantee::AtMostOnce {
                 partition.offsets.finish(entry.delivery.offset);
@@ -613,7 +511,17 @@ where
             let bytes_max = target.map_or(RESULT_BYTES_MAX, |target| {
                 connector.record_bytes_max(usize::from(target))
             });
-            let Some(record) = built.filter(|record| record.record_len() <= bytes_max) else {
+            let Some(record) = built else {
+                settlement.rollback(mark);
+                return Err(Unpublishable {
+                    kind: "output_too_large",
+                    message: format!(
+                        "an output for `{}` has more than {HEADERS_MAX} headers, or one with a name of more than 65,535 bytes",
+                        output.name
+                    ),
+                });
+            };
+            if record.record_len() > bytes_max {
                 settlement.rollback(mark);
                 return Err(Unpublishable {
                     kind: "output_too_large",
@@ -622,7 +530,7 @@ where
                         output.name
                     ),
                 });
-            };
+            }
             bytes += record.record_len();
             if bytes > RESULT_BYTES_MAX {
                 settlement.rollback(mark);
@@ -646,7 +554,13 @@ where
         Ok(())
     }
 
-    fn log_failure(&self, entry: &Entry, report: &Report<'_>, what: &str, delay_ms: Option<u64>) {
+    pub(super) fn log_failure(
+        &self,
+        entry: &Entry,
+        report: &Report<'_>,
+        what: &str,
+        delay_ms: Option<u64>,
+    ) {
         let Some(partition) = self.partitions.get(entry.delivery.partition as usize) else {
             return;
         };
@@ -689,14 +603,6 @@ fn made(output: &PlanOutput, input: &MessageRef<'_>) -> Result<Made, Unpublishab
         headers.push((name.clone(), text(name, value)?));
     }
     Ok(Made { key, headers })
-}
-
-fn too_many_headers(what: &str, topic: &SourceTopic, partition: u32, entry: &Entry) -> Halt {
-    Halt(format!(
-        "the {what} of {}/{partition}@{} cannot be built: it has too many headers. Nothing was dropped",
-        topic.name,
-        entry.offset()
-    ))
 }
 
 fn report_of(fault: &Fault) -> Report<'_> {

@@ -161,6 +161,21 @@ impl<D: Copy + Ord> Lanes<D> {
         self.pop(lane).map(|delivery| (lane, delivery))
     }
 
+    /// The delivery that stands first in a lane.
+    #[must_use]
+    pub fn next_of(&self, lane: LaneKey) -> Option<&D> {
+        self.lanes.get(&lane)?.queue.front()
+    }
+
+    /// The next delivery of this one lane, when it may run. The lane then runs, as with [`Self::pop_due`].
+    pub fn pop_ready(&mut self, lane: LaneKey) -> Option<D> {
+        if !matches!(self.lanes.get(&lane)?.state, State::Ready) {
+            return None;
+        }
+        self.set(lane, State::Runs);
+        self.pop(lane)
+    }
+
     /// The call is over and its failures are held: the lanes that ran go on with what waits in them,
     /// behind the others that may run, or are free again.
     pub fn call_finished(&mut self) {

@@ -1,7 +1,7 @@
 //! From what a guest returned to the record that is published: inheritance of key and payload, and
 //! which headers go along (§2.5). Pure.
 
-use crate::message::{Headers, HeadersBuf, MessageRef};
+use crate::message::{HEADERS_MAX, Headers, HeadersBuf, MessageRef};
 use crate::pipeline::correlation;
 use crate::plugin::frame::{Field, OutputRef};
 
@@ -39,7 +39,7 @@ pub struct Made {
 }
 
 /// Builds the message to publish into `headers` (reused) and returns it. Its timestamp is the input's:
-/// event time goes along the chain.
+/// event time goes along the chain. `None`: it has too many headers.
 pub fn build<'a>(
     output: &OutputRef<'a>,
     input: &MessageRef<'a>,
@@ -63,6 +63,7 @@ pub fn build<'a>(
     for (name, value) in &made.headers {
         ok &= headers.push(name, Some(value.as_bytes()));
     }
+    ok &= headers.as_headers().count() <= HEADERS_MAX;
     let key = made.key.as_ref().map(String::as_bytes);
     ok.then(|| MessageRef {
         key: key.or_else(|| field(output.key, input.key)),
@@ -142,6 +143,29 @@ mod tests {
         of.iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect()
+    }
+
+    #[test]
+    fn headers_max_bounds_an_output_with_what_is_added_to_it() {
+        let built = |own: u16| {
+            let mut headers = HeadersBuf::new();
+            for _ in 0..own {
+                assert!(headers.push("h", None));
+            }
+            let output = OutputRef {
+                name: "default",
+                key: Field::Inherit,
+                payload: Field::Inherit,
+                headers: headers.as_headers(),
+            };
+            let mut into = HeadersBuf::new();
+            let (input, made) = (MessageRef::default(), Made::default());
+            let rule = HeaderRule::default();
+            build(&output, &input, "c", &rule, &made, &mut into).is_some()
+        };
+        assert!(built(HEADERS_MAX - 1), "and the correlation ID");
+        assert!(!built(HEADERS_MAX));
+        assert!(!built(u16::MAX));
     }
 
     /// §2.5

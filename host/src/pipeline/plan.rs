@@ -87,11 +87,23 @@ impl SourceTopic {
         }
     }
 
-    /// The step in which a message waits for `delay` at least, or for the longest there is.
+    /// The step in which a message waits for `delay` at least, or for the longest there is; when that is more
+    /// than what is `left`, the longest that is not, unless that is less than the handler asked for (`after`).
     #[must_use]
-    pub fn step(&self, delay: Duration) -> Option<Step> {
-        let fits = |step: &&Step| Duration::from_millis(step.delay_ms) >= delay;
-        self.steps.iter().find(fits).or(self.steps.last()).copied()
+    pub fn step(&self, delay: Duration, after: Duration, left: Option<Duration>) -> Option<Step> {
+        let wait = |step: &Step| Duration::from_millis(step.delay_ms);
+        let up = self.steps.iter().find(|step| wait(step) >= delay);
+        let up = up.or(self.steps.last());
+        let ends = |step: &Step| left.is_none_or(|left| wait(step) <= left);
+        let found = if up.is_some_and(ends) {
+            up
+        } else {
+            let mut shorter = self.steps.iter().rev();
+            shorter
+                .find(|step| ends(step))
+                .filter(|step| wait(step) >= after)
+        };
+        found.copied()
     }
 }
 
@@ -100,5 +112,44 @@ impl Plan {
     #[must_use]
     pub fn output(&self, name: &str) -> Option<&PlanOutput> {
         self.outputs.iter().find(|output| output.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// §5.1, §5.2: the ladder rounds up, and never past `max_elapsed`.
+    #[test]
+    fn a_step_is_rounded_up_but_never_past_the_time_that_is_left() {
+        let topic = SourceTopic {
+            name: "in".to_owned(),
+            role: Role::Source,
+            hash: 0,
+            dead_letter: 0,
+            steps: [2, 8, 60]
+                .into_iter()
+                .map(|s| Step {
+                    delay_ms: s * 1_000,
+                    target: 1,
+                })
+                .collect(),
+        };
+        let s = Duration::from_secs;
+        let step = |delay, after, left: Option<u64>| {
+            let found = topic.step(s(delay), s(after), left.map(s));
+            found.map(|step| step.delay_ms / 1_000)
+        };
+        assert_eq!(step(2, 0, None), Some(2));
+        assert_eq!(step(3, 3, None), Some(8));
+        assert_eq!(step(3_600, 3_600, None), Some(60));
+        assert_eq!(step(8, 0, Some(8)), Some(8));
+        // The last try comes early rather than late.
+        assert_eq!(step(7, 0, Some(7)), Some(2));
+        assert_eq!(step(20, 0, Some(59)), Some(8));
+        // Not earlier than the handler asked for.
+        assert_eq!(step(7, 5, Some(7)), None);
+        assert_eq!(step(7, 2, Some(7)), Some(2));
+        assert_eq!(step(1, 0, Some(1)), None);
     }
 }

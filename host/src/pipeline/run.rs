@@ -6,7 +6,6 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering as Memory};
-use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +26,7 @@ use crate::pipeline::offsets::{Offsets, Progress};
 use crate::pipeline::overlay::Overlay;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::rate::Rate;
+use crate::pipeline::reject::{GivenUp, Rejects};
 use crate::pipeline::returned::Returned;
 use crate::pipeline::sequence::{Number, Numbers, Sequences};
 use crate::pipeline::settlement::{Mark, Settlement};
@@ -49,6 +49,8 @@ pub const CALL_BYTES_MAX: usize = 256 << 10;
 const CALL_NS_TARGET: u64 = 10_000_000;
 /// How soon a delivery that waits for another worker's claim looks again.
 const CLAIM_POLL: Duration = Duration::from_millis(2);
+/// Faults of calls with several messages are logged so often at most; those between are counted.
+const FAULT_WARN_NS: u64 = 10_000_000_000;
 /// How long an idle worker sleeps at most.
 pub(super) const IDLE: Duration = Duration::from_millis(50);
 
@@ -66,23 +68,8 @@ pub trait Clock {
 pub struct Control {
     stage: AtomicU8,
     finishes: AtomicBool,
-    has_rejects: AtomicBool,
-    rejects: Mutex<Vec<Reject>>,
+    pub(super) rejects: Rejects,
 }
-
-/// A message that an operator gives up: it is dead-lettered without another call.
-#[derive(Debug)]
-pub struct Reject {
-    pub topic: String,
-    pub partition: u32,
-    pub offset: u64,
-    pub note: String,
-    /// Told whether the message was held.
-    pub found: SyncSender<bool>,
-}
-
-/// Rejects that wait for their worker to look.
-pub const REJECTS_MAX: usize = 64;
 
 impl Control {
     /// No new calls; what was called is settled.
@@ -104,29 +91,10 @@ impl Control {
         !self.finishes.load(Memory::Relaxed)
     }
 
-    /// False when too many wait already.
-    pub fn reject(&self, reject: Reject) -> bool {
-        let mut rejects = self.rejects.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = rejects.len() < REJECTS_MAX;
-        if fits {
-            rejects.push(reject);
-            self.has_rejects.store(true, Memory::SeqCst);
-        }
-        fits
-    }
-
-    /// Those that `is_own` takes.
-    pub(super) fn take_rejects(&self, is_own: impl Fn(&Reject) -> bool) -> Vec<Reject> {
-        if !self.has_rejects.load(Memory::Relaxed) {
-            return Vec::new();
-        }
-        let mut rejects = self.rejects.lock().unwrap_or_else(PoisonError::into_inner);
-        let (own, others) = std::mem::take(&mut *rejects)
-            .into_iter()
-            .partition(|reject| is_own(reject));
-        *rejects = others;
-        self.has_rejects.store(!rejects.is_empty(), Memory::SeqCst);
-        own
+    /// Messages that an operator gives up.
+    #[must_use]
+    pub const fn rejects(&self) -> &Rejects {
+        &self.rejects
     }
 
     fn draining(&self) -> bool {
@@ -274,6 +242,10 @@ pub struct Worker<C: Connector, H, K, O> {
     /// The current call.
     pub(super) entries: Vec<Entry>,
     pub(super) batch: Batch,
+    /// Bytes that the duplicates among `entries` may publish again.
+    pub(super) replay_bytes: usize,
+    /// Calls of several messages that faulted, since the last warning; and when that was.
+    batch_faults: (u64, Option<u64>),
     /// Deliveries of a call that faulted: they run again one by one (§5.4).
     pub(super) singles: VecDeque<Entry>,
     pub(super) settlement: Settlement,
@@ -293,8 +265,8 @@ pub struct Worker<C: Connector, H, K, O> {
     pub(super) key: RefCell<Vec<u8>>,
     /// Lanes with a message that did not succeed in the current call (or run of singles).
     pub(super) failed: Vec<LaneKey>,
-    /// Messages that an operator gave up, with a note, until they are next looked at.
-    pub(super) rejected: Vec<(u32, u64, String)>,
+    /// Messages that an operator gave up, until they are finished; at most `REJECTS_MAX`.
+    pub(super) given_up: Vec<GivenUp>,
     pub(super) observed_ns: u64,
     pub(super) next_partition: usize,
     pub(super) ns_per_message: u64,
@@ -395,6 +367,8 @@ where
             rate_ns: 0,
             entries: Vec::new(),
             batch,
+            replay_bytes: 0,
+            batch_faults: (0, None),
             singles: VecDeque::new(),
             settlement: Settlement::default(),
             after: After::default(),
@@ -408,7 +382,7 @@ where
             unix_ms: 0,
             key: RefCell::default(),
             failed: Vec::new(),
-            rejected: Vec::new(),
+            given_up: Vec::new(),
             observed_ns: 0,
             next_partition: 0,
             ns_per_message: CALL_NS_TARGET / 256,
@@ -447,7 +421,9 @@ where
             return Ok(true);
         }
         self.follow_circuit();
-        let worked = self.may_call() && self.circuit_lets() && self.step()?;
+        // Before anything that may keep it from calling: whoever gave up a message waits for an answer.
+        self.take_rejects();
+        let worked = self.may_call() && (self.circuit_lets() || self.gives_up()) && self.step()?;
         self.probe_is_over();
         self.submit_when_due(worked)?;
         self.observe(!worked);
@@ -461,7 +437,6 @@ where
     /// One call with everything around it. False when there was nothing to do.
     fn step(&mut self) -> Result<bool, Halt> {
         self.unix_ms = self.clock.unix_ms();
-        self.take_rejects();
         self.collect()?;
         if self.entries.is_empty() {
             return Ok(false);
@@ -513,13 +488,29 @@ where
         if self.batch.len() == 1 {
             return self.judge(&Called::Faulted(fault));
         }
-        tracing::debug!(
-            messages = self.batch.len(),
-            kind = fault.kind.as_str(),
-            "a call faulted: its messages run one by one"
-        );
+        self.counts.fault(fault.kind.as_str());
+        self.warn_of(&fault);
         self.run_again_one_by_one();
         Ok(())
+    }
+
+    /// Its messages may all succeed alone, and then nothing else tells of it.
+    fn warn_of(&mut self, fault: &Fault) {
+        let (unsaid, warned_ns) = &mut self.batch_faults;
+        let now_ns = self.clock.monotonic_ns();
+        if warned_ns.is_some_and(|at| now_ns.saturating_sub(at) < FAULT_WARN_NS) {
+            *unsaid += 1;
+            return;
+        }
+        *warned_ns = Some(now_ns);
+        tracing::warn!(
+            pipeline = %self.plan.pipeline,
+            messages = self.batch.len(),
+            kind = fault.kind.as_str(),
+            error = %fault.message,
+            more = std::mem::take(unsaid),
+            "a call of several messages faulted: they run one by one"
+        );
     }
 
     pub(super) fn run_again_one_by_one(&mut self) {
@@ -543,6 +534,10 @@ where
             self.closings = closings;
             self.lanes.wake_timed();
         }
+    }
+
+    pub(super) fn is_circuit_open(&self) -> bool {
+        self.circuit.as_ref().is_some_and(|one| one.is_open())
     }
 
     /// An open circuit lets one message through now and then, on the whole host.
@@ -595,9 +590,14 @@ where
     fn idle_time(&self) -> Duration {
         let now_ms = (self.clock.monotonic_ns() / 1_000_000) as i64;
         let until = |due: i64| Duration::from_millis(due.saturating_sub(now_ms).max(0) as u64);
+        let open = self.circuit.as_ref().filter(|circuit| circuit.is_open());
         let idle = match self.lanes.next_due() {
             // Something may run but the settlements in flight are the limit: their acknowledgement wakes.
             _ if !self.may_call() => return IDLE,
+            // What is due waits for the outage to be over (§5.5); one of them probes when it is time.
+            Some(_) if let Some(circuit) = open => {
+                circuit.next_probe_ms().map_or(IDLE, until).min(IDLE)
+            }
             Some(due) => until(due).min(IDLE),
             // A claim that another worker holds wakes nobody here.
             None if !self.lanes.is_empty() => CLAIM_POLL,

@@ -143,6 +143,10 @@ where
                 }
             }
             for (lane, delay_ms) in sent.after.backoffs {
+                if self.is_given_up_next(lane) {
+                    self.lanes.release(lane);
+                    continue;
+                }
                 self.lanes
                     .hold(lane, Until::Time((now_ns / 1_000_000 + delay_ms) as i64));
             }
@@ -279,6 +283,7 @@ where
         self.observer.looked(
             partitions,
             outage.as_deref().or(self.blocked.as_deref()),
+            outage.is_some(),
             self.handler.memory_bytes(),
         );
     }
@@ -330,6 +335,10 @@ where
         };
         let (waits_for, next_try_ms) = match until {
             Some(Until::Claim) => (WaitsFor::Claim, None),
+            // Whatever its backoff: nothing is tried before the circuit closes, but single probes.
+            Some(Until::Time(_)) if missing.is_none() && self.is_circuit_open() => {
+                (WaitsFor::Retry, None)
+            }
             Some(Until::Time(due)) => (
                 missing.map_or(WaitsFor::Retry, |_| WaitsFor::Sequence),
                 Some(self.clock.unix_ms() + (due - self.now_ms())),

@@ -15,8 +15,8 @@ pub struct Publish {
     pub target: Target,
     /// `None`: by the key, as for every producer.
     pub partition: Option<u32>,
-    start: u32,
-    len: u32,
+    start: usize,
+    len: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,13 +121,12 @@ impl Settlement {
     }
 
     fn push(&mut self, target: Target, partition: Option<u32>, start: usize) {
-        // A settlement is submitted at `SETTLEMENT_BYTES_MAX`, far below 4 GiB.
         let len = self.arena.len() - start;
         self.publishes.push(Publish {
             target,
             partition,
-            start: start as u32,
-            len: len as u32,
+            start,
+            len,
         });
     }
 
@@ -176,9 +175,8 @@ impl Settlement {
 
     #[must_use]
     pub fn record(&self, publish: &Publish) -> &[u8] {
-        let start = publish.start as usize;
         self.arena
-            .get(start..start + publish.len as usize)
+            .get(publish.start..publish.start + publish.len)
             .unwrap_or_default()
     }
 

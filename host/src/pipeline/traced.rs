@@ -55,7 +55,12 @@ where
     pub(super) fn trace_attempt(&mut self, entry: &Entry, report: &Report<'_>) -> Option<Tracing> {
         self.observer.sampling()?;
         let failure = failure(report);
-        if !entry.is_sampled && failure.is_none() && entry.delivery.attempts == 0 {
+        // Here, where it came from, or uncharged: whoever was told of that sees how it ends.
+        let has_failed = failure.is_some()
+            || entry.delivery.attempts > 0
+            || entry.delivery.has_waited
+            || entry.returned.is_some();
+        if !entry.is_sampled && !has_failed {
             return None;
         }
         let Self {

@@ -152,12 +152,9 @@ pub fn judge(
         return Verdict::DeadLetter { reason: spent };
     }
     let delay = backoff(&policy.backoff, attempt, random).max(after);
-    let Some(max_elapsed) = policy.max_elapsed else {
+    let Some(left) = time_left(policy, first_failed_at_ms, now_ms) else {
         return Verdict::RetryAt { delay };
     };
-    // A clock that went back has not made the message younger than its first failure.
-    let elapsed_ms = now_ms.saturating_sub(first_failed_at_ms.unwrap_or(now_ms));
-    let left = max_elapsed.saturating_sub(Duration::from_millis(elapsed_ms.max(0) as u64));
     if left.is_zero() || after > left {
         return Verdict::DeadLetter {
             reason: Reason::RetryTimeExhausted,
@@ -167,6 +164,15 @@ pub fn judge(
     Verdict::RetryAt {
         delay: delay.min(left),
     }
+}
+
+/// What is left of `max_elapsed`; `None` when nothing bounds the time.
+#[must_use]
+pub fn time_left(policy: &Retry, first_failed_at_ms: Option<i64>, now_ms: i64) -> Option<Duration> {
+    let max_elapsed = policy.max_elapsed?;
+    // A clock that went back has not made the message younger than its first failure.
+    let elapsed_ms = now_ms.saturating_sub(first_failed_at_ms.unwrap_or(now_ms));
+    Some(max_elapsed.saturating_sub(Duration::from_millis(elapsed_ms.max(0) as u64)))
 }
 
 /// Full jitter: `random` (0..=1) of `min(max_interval, initial_interval × multiplier^(attempt - 1))`.
@@ -217,6 +223,15 @@ impl Reason {
 }
 
 impl<'a> Report<'a> {
+    /// How long the handler wants no other try.
+    #[must_use]
+    pub fn after(&self) -> Duration {
+        match *self {
+            Self::Retryable { after, .. } => after.unwrap_or_default().min(AFTER_MAX),
+            _ => Duration::ZERO,
+        }
+    }
+
     /// For the log line, the durable attempt and the dead letter; empty for a success.
     #[must_use]
     pub const fn error(&self) -> &'a str {

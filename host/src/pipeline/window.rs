@@ -14,6 +14,8 @@ pub struct Delivery {
     place: u64,
     /// Attempts that failed before.
     pub attempts: u32,
+    /// One failed without being charged.
+    pub has_waited: bool,
 }
 
 #[derive(Debug)]
@@ -110,6 +112,7 @@ impl<M: Messages> Window<M> {
             slot,
             place,
             attempts,
+            has_waited: false,
         })
     }
 

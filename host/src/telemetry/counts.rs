@@ -30,6 +30,9 @@ pub struct LocalCounts {
     /// Bytes of linear memory of this worker's instances now; set, not added.
     pub handler_memory: i64,
     handler_memory_flushed: i64,
+    /// As this worker saw it last; the pipeline's workers have one circuit.
+    pub circuit_open: bool,
+    circuit_open_flushed: bool,
 }
 
 impl LocalCounts {
@@ -49,6 +52,8 @@ impl LocalCounts {
             handler_duration: shared.handler_duration.local(),
             handler_memory: 0,
             handler_memory_flushed: 0,
+            circuit_open: false,
+            circuit_open_flushed: false,
             shared: shared.clone(),
         }
     }
@@ -121,6 +126,10 @@ impl LocalCounts {
         if self.retries > 0 {
             shared.retries.inc_by(std::mem::take(&mut self.retries));
         }
+        if self.circuit_open != self.circuit_open_flushed {
+            shared.circuit_open.set(i64::from(self.circuit_open));
+            self.circuit_open_flushed = self.circuit_open;
+        }
         if self.handler_memory != self.handler_memory_flushed {
             shared
                 .handler_memory
@@ -134,8 +143,9 @@ impl LocalCounts {
 
 impl Drop for LocalCounts {
     fn drop(&mut self) {
-        // A worker that is gone holds no memory.
+        // A worker that is gone holds no memory and asks for nothing.
         self.handler_memory = 0;
+        self.circuit_open = false;
         self.flush();
     }
 }
@@ -199,6 +209,27 @@ mod tests {
             text(&metrics).matches("messages_published_total{").count(),
             1
         );
+    }
+
+    #[test]
+    fn an_open_circuit_shows_until_it_closes_or_its_workers_are_gone() {
+        let metrics = Metrics::new().unwrap();
+        let pipeline = metrics.pipeline("p", "g", &[]);
+        let (mut one, mut two) = (pipeline.local(), pipeline.local());
+        let shows = |open: u8| text(&metrics).contains(&format!("circuit_open{{{OWN}}} {open}"));
+        one.circuit_open = true;
+        one.flush();
+        // It has not looked yet.
+        two.flush();
+        assert!(shows(1));
+        one.circuit_open = false;
+        one.flush();
+        assert!(shows(0));
+        two.circuit_open = true;
+        two.flush();
+        assert!(shows(1));
+        drop(two);
+        assert!(shows(0));
     }
 
     #[test]

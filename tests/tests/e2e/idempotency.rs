@@ -31,12 +31,15 @@ fn run(on_duplicate: &str) -> (Site, Vec<String>) {
             Input::ok("keyless", "k").at(0),
         ],
     ];
+    let mut missing = 0.0;
     for inputs in rounds {
         site.publish("in", 2, &inputs);
         let mut process = site.start();
         process.await_drained();
+        missing += process.metric("wasmill_idempotency_total", &["missing"]);
         process.stop();
     }
+    assert_eq!(missing, 1.0, "that of the message without a key");
     let letters = site.read("in.g.dlq");
     let mut reasons: Vec<String> = letters
         .iter()
@@ -116,4 +119,44 @@ fn what_cannot_be_decoded_is_told_before_filter_and_deadline() {
     for letter in &letters {
         assert_eq!(letter.header("wasmill-dlq-reason").unwrap(), "undecodable");
     }
+}
+
+/// Peak of the resident memory of a process, MiB.
+fn peak_mib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let kib = line.unwrap().split_whitespace().nth(1).unwrap();
+    kib.parse::<u64>().unwrap() / 1_024
+}
+
+/// §7.1, §9: what duplicates publish again is bounded as what a call publishes is. Here they are small and
+/// their outputs are not: 40 of 8 MB.
+#[test]
+fn stored_outputs_count_against_the_size_of_a_call() {
+    const COPIES: u32 = 40;
+    let site = Site::new(&probe_pipeline(&format!(
+        "    delivery: exactly_once\n    idempotency: {{ key: message.header(\"order\"), ttl: 1h, on_duplicate: replay, if_missing: process }}\n{}",
+        probe(", concurrency: 1")
+    )));
+    let order = |id: &str| {
+        let mut input = Input::planned(id, "k", "emit", 1_000, Expected::one("out"));
+        let pad = "x".repeat(8 << 10);
+        input.payload = Some(format!(r#"{{"plan":"emit","n":1000,"pad":"{pad}"}}"#).into_bytes());
+        input.header("order", "7")
+    };
+    site.publish("in", 1, &[order("first")]);
+    let mut process = site.start();
+    process.await_drained();
+    let before = peak_mib(process.pid());
+    process.stop();
+    // Many of these go into one call.
+    let copies: Vec<_> = (0..COPIES).map(|_| order("again")).collect();
+    site.publish("in", 1, &copies);
+    let mut process = site.start();
+    process.await_drained();
+    let replayed = process.metric("wasmill_idempotency_total", &["replayed"]);
+    assert_eq!(replayed, f64::from(COPIES));
+    let grown = peak_mib(process.pid()).saturating_sub(before);
+    process.stop();
+    assert!(grown < 200, "{grown} MiB");
 }

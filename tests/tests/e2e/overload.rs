@@ -27,6 +27,15 @@ fn down(id: &str, key: &str, until: u64) -> Input {
     input
 }
 
+/// CPU time of a process so far.
+fn cpu_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // Behind the name, which may hold anything: state, … , utime and stime in hundredths of a second.
+    let fields = stat.rsplit(')').next().unwrap().split_whitespace();
+    let ticks = fields.skip(11).take(2).map(|n| n.parse::<u64>().unwrap());
+    Duration::from_millis(ticks.sum::<u64>() * 10)
+}
+
 /// Acceptance 3, with a shorter outage.
 #[test]
 fn an_outage_opens_the_circuit_spends_no_attempts_and_is_over_within_one_probe_interval() {
@@ -77,6 +86,7 @@ fn an_outage_opens_the_circuit_spends_no_attempts_and_is_over_within_one_probe_i
         over.elapsed()
     );
     assert_eq!(process.metric("wasmill_circuit_opened_total", &[]), 1.0);
+    assert_eq!(process.metric("wasmill_circuit_open", &[]), 0.0);
     process.stop();
     let mut order: BTreeMap<Vec<u8>, Vec<u64>> = BTreeMap::new();
     let out = site.read("out");
@@ -93,6 +103,59 @@ fn an_outage_opens_the_circuit_spends_no_attempts_and_is_over_within_one_probe_i
         "the order of a key"
     );
     assert!(site.read("in.g.dlq").is_empty());
+}
+
+/// §5.5: what an operator gives up needs no dependency; and nobody can say when the others are tried.
+#[test]
+fn while_the_circuit_is_open_an_operator_gives_up_a_message_at_once() {
+    let site = Site::new(&probe_pipeline(&format!(
+        "    circuit: {{ distinct_keys: 3, window: 10s, probe_interval: 1h }}\n    retry: {{ max_attempts: 9, backoff: {{ initial_interval: 10ms, max_interval: 10ms }} }}\n{}",
+        probe("")
+    )));
+    let ends = now_ms() + 3_600_000;
+    let inputs: Vec<Input> = (0..30)
+        .map(|n| down(&format!("m{n}"), &format!("k{}", n % 10), ends))
+        .collect();
+    site.publish("in", 1, &inputs);
+    let process = site.start();
+    until("the circuit opens", || {
+        (process.metric("wasmill_circuit_open", &[]) == 1.0).then_some(())
+    });
+    // Failures from before it opened are due all the while: no worker runs in a loop for them.
+    std::thread::sleep(Duration::from_millis(200));
+    let (since, used) = (Instant::now(), cpu_time(process.pid()));
+    std::thread::sleep(Duration::from_secs(2));
+    let used = cpu_time(process.pid()).saturating_sub(used);
+    assert!(used * 10 < since.elapsed(), "{used:?}");
+    // One that failed before it opened, and the one behind it.
+    for place in ["in/0@10", "in/0@0"] {
+        let data_dir = site.data_dir();
+        let place = [
+            "--data-dir",
+            data_dir.to_str().unwrap(),
+            "reject",
+            place,
+            "--group",
+            "g",
+            "--note",
+            "late",
+        ];
+        let output = site.command(&place, &[]);
+        assert!(output.status.success(), "{output:?}");
+    }
+    let holder = until("they are dead letters", || {
+        let reason = &["rejected_by_operator"];
+        let dead = process.metric("wasmill_dead_letters_total", reason) == 2.0;
+        let partitions = process.partitions().into_iter();
+        let holder = partitions.filter_map(|p| p.holder).next();
+        holder.filter(|holder| dead && holder.offset == 1)
+    });
+    assert_eq!(holder.next_try_ms, None);
+    assert_eq!(process.metric("wasmill_circuit_open", &[]), 1.0);
+    assert_eq!(process.metric("wasmill_circuit_opened_total", &[]), 1.0);
+    process.stop();
+    let letters: Vec<String> = site.read("in.g.dlq").iter().map(|one| one.id()).collect();
+    assert_eq!(letters, ["m0", "m10"]);
 }
 
 /// One poisoned key, and messages that are rejected, are no outage.

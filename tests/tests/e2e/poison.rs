@@ -297,3 +297,22 @@ fn a_key_that_always_fails_does_not_slow_the_others_and_keeps_its_order() {
     assert!(!report.has(Kind::Order), "{}", report.text());
     report.assert_clean();
 }
+
+/// §5.4: what a call of several messages comes to is counted, whatever they come to alone.
+#[test]
+fn a_fault_of_a_call_with_several_messages_is_counted_and_told() {
+    let mut inputs: Vec<Input> = (0..9)
+        .map(|n| Input::ok(&format!("m{n}"), &format!("k{n}")))
+        .collect();
+    let dead = Expected::dead("fault_trap", MAX_ATTEMPTS);
+    inputs.push(Input::planned("bad", "bad", "trap", 0, dead));
+    let (site, checker) = site(&inputs, "");
+    let mut process = site.start();
+    process.await_drained();
+    let faults = process.metric("wasmill_faults_total", &["trap"]);
+    process.stop();
+    assert_eq!(faults, f64::from(MAX_ATTEMPTS) + 1.0);
+    let log = std::fs::read_to_string(site.host_log()).unwrap();
+    assert!(log.contains("a call of several messages faulted"), "{log}");
+    finish(&site, checker).assert_clean();
+}

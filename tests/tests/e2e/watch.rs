@@ -17,7 +17,7 @@ const SLOW: &str =
 const DEFERRED: &str = "    ordering: { by: none }\n    retry: { mode: deferred, max_attempts: 4, backoff: { initial_interval: 60s, max_interval: 60s } }\n";
 
 /// The metrics of the interfaces, each with a label that its series have beside those of the pipeline.
-const METRICS: [(&str, &str); 19] = [
+const METRICS: [(&str, &str); 20] = [
     ("wasmill_messages_published_total", "topic"),
     ("wasmill_publish_duration_seconds_count", ""),
     ("wasmill_publish_errors_total", "reason"),
@@ -30,6 +30,7 @@ const METRICS: [(&str, &str); 19] = [
     ("wasmill_retries_total", ""),
     ("wasmill_retries_waiting", ""),
     ("wasmill_circuit_opened_total", ""),
+    ("wasmill_circuit_open", ""),
     ("wasmill_dead_letters_total", "reason"),
     ("wasmill_idempotency_total", "result"),
     ("wasmill_in_flight", ""),

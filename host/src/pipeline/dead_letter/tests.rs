@@ -236,8 +236,9 @@ fn a_correlation_id_that_is_not_text_is_left_out_of_what_is_read() {
 }
 
 #[test]
-fn a_message_with_too_many_headers_makes_no_dead_letter_rather_than_a_changed_one() {
+fn a_message_with_more_headers_than_are_accepted_makes_a_dead_letter_that_says_what_is_left_out() {
     for (count, fits) in [
+        (HEADERS_MAX, true),
         (u16::MAX - 15, true),
         (u16::MAX - 14, false),
         (u16::MAX, false),
@@ -256,6 +257,18 @@ fn a_message_with_too_many_headers_makes_no_dead_letter_rather_than_a_changed_on
             fits,
             "{count}"
         );
+        if fits {
+            continue;
+        }
+        let record = letter().cut(&message, &mut buf);
+        let left_out = (count - HEADERS_MAX).to_string();
+        assert_eq!(
+            record.headers.last("wasmill-dlq-headers-left-out"),
+            Some(left_out.as_bytes())
+        );
+        let own = record.headers.iter().filter(|(name, _)| *name == "h");
+        assert_eq!(own.count(), usize::from(HEADERS_MAX));
+        assert!(Parsed::read(record.headers).is_ok());
     }
 }
 

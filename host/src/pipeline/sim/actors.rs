@@ -225,7 +225,13 @@ impl Observer for Watcher {
         counts.clear();
     }
 
-    fn looked(&mut self, partitions: Vec<PartitionSnapshot>, _blocked: Option<&str>, _memory: u64) {
+    fn looked(
+        &mut self,
+        partitions: Vec<PartitionSnapshot>,
+        _blocked: Option<&str>,
+        _is_circuit_open: bool,
+        _memory: u64,
+    ) {
         let mut world = lock(&self.world);
         let window = world.scenario.plan.window;
         for seen in partitions {

@@ -213,10 +213,21 @@ impl Scenario {
             return Err("its attempts are spent".to_owned());
         }
         let wait = self.first_wait(input, round, known.attempts);
-        let expected = self.plan.topics[0].step(wait).ok_or("no step")?;
-        // With a bound of the time it may have been the rest of that.
-        let is_shorter = self.plan.retry.max_elapsed.is_some() && step.delay_ms < expected.delay_ms;
-        if step != expected && !is_shorter {
+        let topic = &self.plan.topics[0];
+        let expected = topic.step(wait, wait, None).ok_or("no step")?;
+        let Some(max_elapsed) = self.plan.retry.max_elapsed else {
+            return match step == expected {
+                true => Ok(()),
+                false => Err(format!("{step:?}, it has to wait for {wait:?}")),
+            };
+        };
+        // §5.1: no try is planned past it, and only for that a wait is shorter.
+        let end_ms = known.first_failed_at_ms.unwrap_or(0) + max_elapsed.as_millis() as i64;
+        if known.due_ms > end_ms {
+            return Err(format!("it is due after {end_ms}"));
+        }
+        let is_cut = known.due_ms - step.delay_ms as i64 + expected.delay_ms as i64 > end_ms;
+        if step != expected && !(is_cut && step.delay_ms < expected.delay_ms) {
             return Err(format!("{step:?}, it has to wait for {wait:?}"));
         }
         Ok(())
