@@ -3,6 +3,7 @@
 //! goes wherever the host's log lines go.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use axum::http::HeaderMap;
 use axum::http::header::USER_AGENT;
@@ -19,6 +20,8 @@ pub const AUDIT_ENTRIES_MAX: usize = 10_000;
 pub const AUDIT_TEXT_MAX: usize = 1024;
 
 const PREFIX: &[u8] = b"audit/";
+/// How long it may take to write an order down; without that it is not carried out.
+const ORDER_TIME_MAX: Duration = Duration::from_secs(5);
 /// Entries written between two looks for old ones.
 const PRUNE_EVERY: u32 = 64;
 
@@ -49,6 +52,13 @@ pub fn who(headers: &HeaderMap) -> &'static str {
     }
 }
 
+/// An order that was written down and is being carried out.
+#[must_use]
+pub struct Ordered {
+    key: Vec<u8>,
+    entry: AuditEntry,
+}
+
 /// The trail of one log.
 pub struct Trail {
     log: Log,
@@ -74,25 +84,70 @@ impl Trail {
         note: Option<&str>,
     ) -> Result<Vec<Write>, Error> {
         tracing::info!(target: "audit", who, command, on = target, note, "audit");
-        let entry = AuditEntry {
+        let entry = self.entry(who, command, target, note);
+        let (mut writes, key) = self.place(&entry)?;
+        writes.push(written(key, &entry)?);
+        Ok(writes)
+    }
+
+    fn entry(&self, who: &str, command: &str, target: &str, note: Option<&str>) -> AuditEntry {
+        AuditEntry {
             at: self.log.now_ms(),
             who: who.to_owned(),
             command: command.to_owned(),
             target: truncated(target, AUDIT_TEXT_MAX).to_owned(),
             note: note.map(|note| truncated(note, AUDIT_TEXT_MAX).to_owned()),
-        };
+        }
+    }
+
+    /// A key for one more entry, and what makes room for it.
+    fn place(&self, entry: &AuditEntry) -> Result<(Vec<Write>, Vec<u8>), Error> {
         let written = self.written.fetch_add(1, Ordering::Relaxed);
         let mut writes = Vec::new();
         if written.is_multiple_of(PRUNE_EVERY) {
             self.prune(&mut writes)?;
         }
-        let value = serde_json::to_vec(&entry)
-            .map_err(|why| Error::internal(format!("an audit entry cannot be written: {why}")))?;
-        writes.push(Write::Meta {
-            key: key(entry.at, written),
-            value: Some(value),
-        });
-        Ok(writes)
+        Ok((writes, key(entry.at, written)))
+    }
+
+    /// Writes an order down before it is carried out, durable on return: a host that dies in between has said
+    /// what it was about to do.
+    pub fn begin(
+        &self,
+        who: &str,
+        command: &str,
+        target: &str,
+        note: Option<&str>,
+    ) -> Result<Ordered, Error> {
+        let entry = self.entry(who, command, target, note);
+        let (mut writes, key) = self.place(&entry)?;
+        let begun = noted(&entry, "ordered; how it ended is not known");
+        writes.push(written(key.clone(), &begun)?);
+        self.log.commit_within(
+            Commit {
+                writes,
+                ..Commit::default()
+            },
+            ORDER_TIME_MAX,
+        )?;
+        Ok(Ordered { key, entry })
+    }
+
+    /// How it ended: in the same entry.
+    pub fn end(&self, ordered: Ordered, failed: Option<&Error>) -> Result<(), Error> {
+        let Ordered { key, entry } = ordered;
+        let ended = match failed {
+            None => entry,
+            Some(why) => noted(&entry, &format!("not done: {why}")),
+        };
+        self.log.commit_within(
+            Commit {
+                writes: vec![written(key, &ended)?],
+                ..Commit::default()
+            },
+            ORDER_TIME_MAX,
+        )?;
+        Ok(())
     }
 
     /// The same as a commit of its own, durable on return.
@@ -151,6 +206,27 @@ impl Trail {
     }
 }
 
+fn written(key: Vec<u8>, entry: &AuditEntry) -> Result<Write, Error> {
+    let value = serde_json::to_vec(entry)
+        .map_err(|why| Error::internal(format!("an audit entry cannot be written: {why}")))?;
+    Ok(Write::Meta {
+        key,
+        value: Some(value),
+    })
+}
+
+/// The entry with something before its note.
+fn noted(entry: &AuditEntry, text: &str) -> AuditEntry {
+    let note = match &entry.note {
+        Some(note) => format!("{text}; {note}"),
+        None => text.to_owned(),
+    };
+    AuditEntry {
+        note: Some(truncated(&note, AUDIT_TEXT_MAX).to_owned()),
+        ..entry.clone()
+    }
+}
+
 fn key(at_ms: i64, seq: u32) -> Vec<u8> {
     // Times before 1970 sort first.
     format!("audit/{:016x}/{seq:08x}", at_ms.max(0)).into_bytes()
@@ -182,6 +258,29 @@ mod tests {
             [("http", "dlq purge", "b"), ("cli", "dlq resolve", "a")]
         );
         assert_eq!(trail.newest(1).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn an_order_stands_there_before_it_is_carried_out_and_its_end_in_the_same_entry() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path(), Options::default()).unwrap();
+        let trail = Trail::new(log);
+        let note = |trail: &Trail| {
+            let entries = trail.newest(10).unwrap();
+            assert_eq!(entries[0].command, "pause");
+            (entries.len(), entries[0].note.clone().unwrap_or_default())
+        };
+        let ordered = trail.begin("cli", "pause", "p", Some("n")).unwrap();
+        assert_eq!(
+            note(&trail),
+            (1, "ordered; how it ended is not known; n".into())
+        );
+        trail.end(ordered, None).unwrap();
+        assert_eq!(note(&trail), (1, "n".into()));
+        let ordered = trail.begin("cli", "pause", "p", None).unwrap();
+        let why = Error::new(Code::Busy, "it does not stop", "");
+        trail.end(ordered, Some(&why)).unwrap();
+        assert_eq!(note(&trail), (2, "not done: it does not stop".into()));
     }
 
     #[test]

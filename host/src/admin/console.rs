@@ -142,13 +142,24 @@ impl Console {
                 "start it with `wasmill run`",
             )
         })?;
-        let (command, target, note) = order.audited();
-        let answer = operations(order)?;
-        if let Err(why) = self.record_audit("operator", command, &target, note.as_deref()) {
-            // It was done; that it cannot be written down must not hide that.
-            tracing::error!(target: "audit", error = %why, command, %target, "an order was carried out and could not be written down");
+        let audited = order.audited();
+        self.ordered("operator", audited, || operations(order))
+    }
+
+    /// Carries something out that was written down before, and writes down how it ended.
+    pub fn ordered<T>(
+        &self,
+        who: &str,
+        (command, target, note): (&str, String, Option<String>),
+        carry_out: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let ordered = self.audit.begin(who, command, &target, note.as_deref())?;
+        let ended = carry_out();
+        if let Err(why) = self.audit.end(ordered, ended.as_ref().err()) {
+            // That this cannot be written down must not hide what was done.
+            tracing::error!(target: "audit", error = %why, command, %target, "how an order ended could not be written down");
         }
-        Ok(answer)
+        ended
     }
 
     /// Moves a consumer group, or says what that would do.
@@ -169,11 +180,17 @@ impl Console {
         }
         let reply = seek::plan(&self.log, group, request)?;
         seek::check(request, seek::tables(&self.log, group)?)?;
-        if !request.dry_run {
-            seek::apply(&self.log, request, &reply)?;
-            self.record_audit("cli", "seek", group, Some(&format!("{:?}", request.to)))?;
+        if request.dry_run {
+            return Ok(reply);
         }
-        Ok(reply)
+        let note = Some(format!("{:?}", request.to));
+        self.ordered("cli", ("seek", group.to_owned(), note), || {
+            // Its namespaces are made by the host that needs them.
+            let moved = seek::submit(&self.log, request, &reply, |_| Ok(()))?;
+            let moved = moved.answer_within(PRODUCE_TIME_MAX);
+            moved.unwrap_or_else(|| Err(self.log.why_late(PRODUCE_TIME_MAX)))?;
+            Ok(reply)
+        })
     }
 
     /// Over a log that a command opened itself.

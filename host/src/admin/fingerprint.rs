@@ -29,6 +29,12 @@ pub struct Epochs {
     pub state: u64,
 }
 
+/// The entry that says of which version a record is; those of before there was one have none.
+pub const VERSION_ENTRY: &str = "format/version";
+pub const VERSION: &str = "1";
+/// Pipelines of one group that are looked at.
+const PIPELINES_MAX: usize = 1_024;
+
 /// Where it lies in the log.
 pub fn key(group: &str, pipeline: &str) -> Vec<u8> {
     format!("fingerprint/{group}/{pipeline}").into_bytes()
@@ -38,14 +44,38 @@ pub fn key(group: &str, pipeline: &str) -> Vec<u8> {
 pub fn read(log: &Log, group: &str, pipeline: &str) -> Result<Fingerprint, embedded::Error> {
     let stored = log.meta_get(&key(group, pipeline))?;
     let epochs = epoch::read(log, group)?;
+    let depends_on = stored.map(|bytes| {
+        decode(&bytes).ok_or_else(|| embedded::Error::Unreadable {
+            what: format!("what group {group} depends on as pipeline {pipeline}").into(),
+        })
+    });
     Ok(Fingerprint {
-        // What cannot be read was written by another version, and refuses nobody.
-        depends_on: stored.and_then(|bytes| serde_json::from_slice(&bytes).ok()),
+        depends_on: depends_on.transpose()?,
         epochs: Epochs {
             completions: epochs.completions,
             state: epochs.state,
         },
     })
+}
+
+/// `None` for what another version wrote: passing over it would let any change pass (§13.4).
+fn decode(stored: &[u8]) -> Option<BTreeMap<String, String>> {
+    let all: BTreeMap<String, String> = serde_json::from_slice(stored).ok()?;
+    let version = all.get(VERSION_ENTRY);
+    version
+        .is_none_or(|version| version == VERSION)
+        .then_some(all)
+}
+
+/// Pipelines of which something is remembered as a group.
+pub fn pipelines(log: &Log, group: &str) -> Result<Vec<String>, embedded::Error> {
+    let prefix = key(group, "");
+    let found = log.meta_scan(&prefix, b"", PIPELINES_MAX)?;
+    let names = found.iter().filter_map(|(key, _)| {
+        let name = key.strip_prefix(&*prefix)?;
+        Some(String::from_utf8_lossy(name).into_owned())
+    });
+    Ok(names.collect())
 }
 
 impl Console {

@@ -42,7 +42,7 @@ pub(super) struct Seek {
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
-    /// What becomes of the idempotency table, when the group has one
+    /// What becomes of the idempotency table and of sequence numbers, when the group has any
     #[arg(long, value_enum)]
     idempotency: Option<Completions>,
     /// What becomes of the handler's state, when the group has some

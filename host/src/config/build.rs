@@ -14,6 +14,7 @@ use super::valid::{
     RateLimit, Retry, RetryMode, SecretName, Sequence, Source, Stale, Start, StateGrant, Tls,
     Window,
 };
+use super::written;
 use crate::expression::Condition;
 
 /// A pipeline with what later checks point at.
@@ -172,6 +173,7 @@ pub(super) fn pipeline(
     let alerts = block.get("alerts").and_then(alerts);
     Some(Pipeline {
         name: block.get("name")?.text()?.to_owned(),
+        written: written::digest(block),
         delivery: delivery?,
         source: source?,
         ordering: ordering?,

@@ -23,6 +23,7 @@ pub mod secret;
 mod shape;
 mod shown;
 pub mod valid;
+mod written;
 mod yaml;
 
 use std::num::NonZeroU32;

@@ -84,6 +84,8 @@ pub enum Durability {
 #[derive(Debug, Clone)]
 pub struct Pipeline {
     pub name: String,
+    /// A digest of what somebody wrote, without defaults; the same in every version.
+    pub written: String,
     pub delivery: Delivery,
     pub source: Source,
     pub ordering: Ordering,

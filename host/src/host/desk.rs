@@ -10,7 +10,7 @@ use crate::admin::error::{Code, Error};
 use crate::admin::operations::{Answer, Changes, Operations, Order};
 
 use super::Reread;
-use super::pipelines::Pipelines;
+use super::pipelines::{Pipelines, stopping};
 
 /// Orders that wait; more are refused.
 pub(super) const ORDERS_MAX: usize = 16;
@@ -43,7 +43,7 @@ impl Desk {
     /// Carries orders out until `patience` has passed without one.
     pub(super) fn serve(&self, pipelines: &mut Pipelines, patience: Duration) {
         let deadline = Instant::now() + patience;
-        loop {
+        while !pipelines.is_stopping() {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.orders.recv_timeout(left) {
                 Ok((order, reply)) => {
@@ -96,10 +96,6 @@ impl Desk {
         })?;
         pipelines.reload(config, accept_change)
     }
-}
-
-fn stopping() -> Error {
-    Error::new(Code::Busy, "the host is stopping", "")
 }
 
 fn audit(order: &Order, answer: &Result<Answer, Error>) {

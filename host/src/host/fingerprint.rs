@@ -5,11 +5,14 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
-use crate::admin::fingerprint::{Epochs, Fingerprint, key, read};
+use crate::admin::fingerprint::{
+    Epochs, Fingerprint, VERSION, VERSION_ENTRY, key, pipelines, read,
+};
 use crate::config::valid::{By, Config, Pipeline};
-use crate::connector::embedded::{Commit, Log, Write};
+use crate::connector::embedded::{self, Commit, Log, Write};
 
 use super::Error;
+use super::pipelines::PATIENCE;
 
 /// By name of what it is, as it is configured.
 type Entries = BTreeMap<String, String>;
@@ -99,15 +102,45 @@ fn count(log: &Log, made: Option<NonZeroU32>, topic: &str) -> Option<u32> {
     known.or(made).map(NonZeroU32::get)
 }
 
+/// What is remembered of the pipeline, by the name under which it is. Under its own there is nothing when it was
+/// renamed; then of those of its group that are not configured any more, of which it may be one.
+fn remembered(
+    log: &Log,
+    config: &Config,
+    pipeline: &Pipeline,
+) -> Result<Vec<(String, Fingerprint)>, embedded::Error> {
+    let group = &pipeline.source.consumer_group;
+    let own = read(log, group, &pipeline.name)?;
+    if own.depends_on.is_some() {
+        return Ok(vec![(pipeline.name.clone(), own)]);
+    }
+    let is_configured = |name: &String| {
+        let mut pipelines = config.pipelines.iter();
+        pipelines.any(|one| one.name == *name && one.source.consumer_group == *group)
+    };
+    let names = pipelines(log, group)?.into_iter();
+    let former = names.filter(|name| !is_configured(name));
+    former
+        .map(|name| Ok((name.clone(), read(log, group, &name)?)))
+        .collect()
+}
+
 /// Refuses pipelines under which data that is there would mean something else.
 pub(super) fn check(log: &Log, config: &Config, accept: bool) -> Result<(), Error> {
     let count = |topic: &str| count(log, config.host.create_topics, topic);
     for pipeline in config.pipelines.iter().filter(|_| !accept) {
-        let stored = read(log, &pipeline.source.consumer_group, &pipeline.name)?;
-        if let Some(refusal) = compare(pipeline, &stored, count).refusal {
+        for (name, stored) in remembered(log, config, pipeline)? {
+            let Some(Refusal { message, help }) = compare(pipeline, &stored, count).refusal else {
+                continue;
+            };
+            let as_other = if name == pipeline.name {
+                String::new()
+            } else {
+                format!(" (as pipeline `{name}`, which is configured no more)")
+            };
             return Err(Error::Pipeline {
                 pipeline: pipeline.name.clone(),
-                why: format!("{}; {}", refusal.message, refusal.help),
+                why: format!("{message}{as_other}; {help}"),
             });
         }
     }
@@ -120,14 +153,34 @@ pub(super) fn write(log: &Log, config: &Config) -> Result<(), Error> {
     let mut commit = Commit::default();
     for pipeline in &config.pipelines {
         let (group, name) = (&pipeline.source.consumer_group, &pipeline.name);
-        let stored = read(log, group, name)?;
-        let Comparison { refusal, warnings } = compare(pipeline, &stored, count);
-        if let Some(Refusal { message, .. }) = refusal {
-            tracing::warn!(target: "audit", pipeline = %name, "a change was accepted: {message}");
+        let remembered = remembered(log, config, pipeline)?;
+        for (former, stored) in &remembered {
+            let Comparison { refusal, warnings } = compare(pipeline, stored, count);
+            if let Some(Refusal { message, .. }) = refusal {
+                tracing::warn!(target: "audit", pipeline = %name, "a change was accepted: {message}");
+            }
+            for warning in warnings {
+                tracing::warn!(pipeline = %name, "{warning}");
+            }
+            if former != name {
+                commit.writes.push(Write::Meta {
+                    key: key(group, former),
+                    value: None,
+                });
+            }
         }
-        for warning in warnings {
-            tracing::warn!(pipeline = %name, "{warning}");
-        }
+        let stored = match remembered.into_iter().next() {
+            Some((former, stored)) if former == *name => stored,
+            // Written down under the new name whatever it was.
+            Some((_, stored)) => Fingerprint {
+                depends_on: stored.depends_on.map(|mut all| {
+                    all.remove(VERSION_ENTRY);
+                    all
+                }),
+                ..stored
+            },
+            None => read(log, group, name)?,
+        };
         let now = entries(pipeline, &stored, count);
         if stored.depends_on.as_ref() != Some(&now) {
             // A map of strings: writing it to memory cannot fail.
@@ -139,7 +192,7 @@ pub(super) fn write(log: &Log, config: &Config) -> Result<(), Error> {
         }
     }
     if !commit.writes.is_empty() {
-        log.commit(commit)?;
+        log.commit_within(commit, PATIENCE)?;
     }
     Ok(())
 }
@@ -162,6 +215,7 @@ fn entries(
             all.insert(format!("{PARTITIONS}{topic}"), count.to_string());
         }
     }
+    all.insert(VERSION_ENTRY.to_owned(), VERSION.to_owned());
     for name in [EPOCH_COMPLETIONS, EPOCH_STATE] {
         all.insert(name.to_owned(), epoch(stored.epochs, name).to_string());
     }
@@ -459,5 +513,70 @@ mod tests {
         check(&log, &config, true).unwrap();
         write(&log, &config).unwrap();
         check(&log, &config, false).unwrap();
+    }
+
+    /// §13.1: what is stored is the group's, whatever its pipeline is called.
+    #[test]
+    fn a_pipeline_under_another_name_is_held_against_what_its_group_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path(), Options::default()).unwrap();
+        let named = |name: &str, more: &str| {
+            let mut config = config(&format!("{PLAIN}{more}"));
+            config.pipelines[0].name = name.into();
+            config
+        };
+        let first = named("p", ", idempotency: { key: message.json.id, ttl: 1h }");
+        write(&log, &first).unwrap();
+        let same = named("q", ", idempotency: { key: message.json.id, ttl: 1h }");
+        check(&log, &same, false).unwrap();
+        let other = named("q", ", idempotency: { key: message.key, ttl: 1h }");
+        let why = check(&log, &other, false).unwrap_err().to_string();
+        for said in [
+            "pipeline `q`",
+            "pipeline `p`",
+            "idempotency.key",
+            "--accept-change",
+        ] {
+            assert!(why.contains(said), "{said}: {why}");
+        }
+        check(&log, &other, true).unwrap();
+        write(&log, &other).unwrap();
+        // The old name is gone, and the new one stands for itself.
+        assert_eq!(pipelines(&log, "g").unwrap(), ["q"]);
+        check(&log, &other, false).unwrap();
+        check(&log, &first, false).unwrap_err();
+        // Two that are configured have each their own.
+        let mut both = other.clone();
+        both.pipelines.extend(first.pipelines);
+        check(&log, &both, false).unwrap();
+    }
+
+    /// §13.4.
+    #[test]
+    fn what_another_version_wrote_is_refused_and_not_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path(), Options::default()).unwrap();
+        let config = config(PLAIN);
+        let newer = format!("{{\"{VERSION_ENTRY}\": \"2\"}}");
+        for (stored, is_read) in [
+            ("{\"ordering.by\": \"Key\"}", true),
+            (newer.as_str(), false),
+            ("{\"ordering.by\": 1}", false),
+            ("", false),
+        ] {
+            log.commit(Commit {
+                writes: vec![Write::Meta {
+                    key: key("g", "p"),
+                    value: Some(stored.as_bytes().to_vec()),
+                }],
+                ..Commit::default()
+            })
+            .unwrap();
+            let checked = check(&log, &config, false);
+            assert_eq!(checked.is_ok(), is_read, "{stored}");
+            if let Err(why) = checked {
+                assert!(why.to_string().contains("newer wasmill"), "{why}");
+            }
+        }
     }
 }

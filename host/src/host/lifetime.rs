@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use crate::connector::embedded::{Commit, Error, Log, Write};
 
-use super::start::Running;
-
 /// From so many unclean exits on, the replayed window is suspect.
 pub(super) const UNCLEAN_EXITS_SUSPECT: u32 = 2;
 /// A store that cannot write must not keep the host from hearing a signal.
@@ -48,8 +46,8 @@ impl Lifetime {
     }
 
     /// When everything that an earlier host may have called is settled, its exits no longer count.
-    pub(super) fn tick<'r>(&mut self, log: &Log, mut pipelines: impl Iterator<Item = &'r Running>) {
-        if self.passed || self.unclean == 0 || !pipelines.all(Running::has_passed_replay) {
+    pub(super) fn tick(&mut self, log: &Log, have_passed_replay: bool) {
+        if self.passed || self.unclean == 0 || !have_passed_replay {
             return;
         }
         match write(log, 1) {

@@ -7,17 +7,21 @@ pub mod fingerprint;
 mod lifetime;
 mod pipelines;
 mod returns;
+mod running;
+mod slot;
 mod start;
 mod state_view;
 mod table;
 pub mod watch;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use crate::admin::console::Console;
 use crate::admin::letters::runner::Runner;
+use crate::admin::operations::Order;
 use crate::admin::ports::{self, Ports};
 use crate::admin::token::{self, Token};
 use crate::config::valid::Config;
@@ -31,9 +35,10 @@ use crate::telemetry::spans::Spans;
 
 use desk::Desk;
 use lifetime::Lifetime;
-use pipelines::{Pipelines, Watches};
+use pipelines::{Pipelines, Stop, Watches};
+use running::Running;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use start::{Prepared, Running};
+use start::Prepared;
 
 /// The embedded log's place in the data directory.
 pub const LOG_DIR: &str = "log";
@@ -102,7 +107,7 @@ pub struct Host {
     redrives: Runner,
     spans: Spans,
     desk: Desk,
-    shutdown_timeout: Duration,
+    console: Arc<Console>,
 }
 
 /// Runs until SIGTERM or SIGINT; a second one cuts the drain short (§10.2). SIGHUP reloads.
@@ -112,8 +117,9 @@ pub fn run(config: &Config, choices: Choices, keeper: &mut Keeper) -> Result<(),
     // Until it is ready to start, a signal just ends it; from the first answer of a port on, in order.
     let opened = Opened::new(config, choices)?;
     keep_logs(config, keeper);
-    let signals = signals()?;
-    let mut host = opened.start()?;
+    let stop = Stop::default();
+    let signals = signals(&stop)?;
+    let mut host = opened.start(stop)?;
     loop {
         match signals.try_recv() {
             Ok(SIGHUP) => host.reload(),
@@ -183,7 +189,7 @@ impl Opened {
         })
     }
 
-    fn start(self) -> Result<Host, Error> {
+    fn start(self, stop: Stop) -> Result<Host, Error> {
         let Self {
             config,
             begun,
@@ -201,7 +207,6 @@ impl Opened {
         let watches = Watches::default();
         let seen = watches.clone();
         let (desk, operations) = Desk::new(choices.reread);
-        let shutdown_timeout = config.host.shutdown_timeout;
         let listen = (admin_port(&config.host)?, config.host.health_listen);
         let data_dir = config.host.data_dir.clone();
         let mut pipelines = Pipelines::new(
@@ -209,7 +214,7 @@ impl Opened {
             log.clone(),
             (metrics.clone(), spans.clone()),
             engine,
-            watches,
+            (watches, stop),
             prepared,
         );
         let console = Console::new(log.clone(), move || seen.snapshots())
@@ -222,7 +227,7 @@ impl Opened {
         // From here on messages may be lost in a call: an end without `stop` is an unclean one.
         let lifetime = Lifetime::begin(&log)?;
         pipelines.start_all(lifetime.is_suspect())?;
-        let redrives = Runner::start(console).map_err(Error::Thread)?;
+        let redrives = Runner::start(Arc::clone(&console)).map_err(Error::Thread)?;
         tracing::info!(
             pipelines = pipelines.len(),
             ms = begun.elapsed().as_millis() as u64,
@@ -236,7 +241,7 @@ impl Opened {
             desk,
             redrives,
             spans,
-            shutdown_timeout,
+            console,
         })
     }
 }
@@ -256,7 +261,7 @@ fn admin_port(host: &config::valid::Host) -> Result<ports::Admin, Error> {
 impl Host {
     /// Opens the log, starts every pipeline (or none) and the ports.
     pub fn start(config: &Config) -> Result<Self, Error> {
-        Opened::new(config, Choices::default())?.start()
+        Opened::new(config, Choices::default())?.start(Stop::default())
     }
 
     /// Carries out what operators want, until `patience` has passed without an order.
@@ -266,7 +271,17 @@ impl Host {
 
     /// SIGHUP: there is nobody to tell but the log.
     fn reload(&mut self) {
-        match self.desk.reload(&mut self.pipelines, false) {
+        let order = Order::Reload {
+            accept_change: false,
+        };
+        let Self {
+            console,
+            desk,
+            pipelines,
+            ..
+        } = self;
+        let carry_out = || desk.reload(pipelines, false);
+        match console.ordered("SIGHUP", order.audited(), carry_out) {
             Ok(changes) => {
                 tracing::info!(target: "audit", changes = ?changes.changes, "reloaded on SIGHUP");
             }
@@ -280,7 +295,8 @@ impl Host {
     pub fn look_after(&mut self) {
         let health = self.log.health();
         self.pipelines.look_after(&health);
-        self.lifetime.tick(&self.log, self.pipelines.running());
+        let passed = self.pipelines.have_passed_replay();
+        self.lifetime.tick(&self.log, passed);
     }
 
     /// How the pipelines stand.
@@ -304,9 +320,10 @@ impl Host {
             desk,
             redrives,
             spans,
-            shutdown_timeout,
+            console,
         } = self;
-        drop(desk);
+        drop((desk, console));
+        let shutdown_timeout = pipelines.shutdown_timeout();
         redrives.stop();
         let ended = drain(pipelines.into_running(), shutdown_timeout, hurry);
         ports.close();
@@ -361,7 +378,9 @@ fn drain(
     }
 }
 
-fn signals() -> Result<Receiver<i32>, Error> {
+/// Signals in order; those that end the host are known at `stop` at once, also while the host's loop waits.
+fn signals(stop: &Stop) -> Result<Receiver<i32>, Error> {
+    let stop = Arc::clone(stop);
     let mut signals =
         signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(Error::Signals)?;
     let (send, receive) = std::sync::mpsc::sync_channel(4);
@@ -369,6 +388,9 @@ fn signals() -> Result<Receiver<i32>, Error> {
         .name("signals".to_owned())
         .spawn(move || {
             for signal in signals.forever() {
+                if signal != SIGHUP {
+                    stop.store(true, Ordering::Relaxed);
+                }
                 if send.send(signal).is_err() {
                     return;
                 }

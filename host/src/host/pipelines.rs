@@ -2,35 +2,41 @@
 //! is remembered about them: pauses by operators (§13.5), which last until the pipeline's part of the
 //! configuration changes. Not here: how orders come in (`desk.rs`), what a start consists of (`start.rs`).
 
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::admin::error::{Code, Error as Refusal};
 use crate::admin::operations::{Changes, RejectRequest};
 use crate::admin::seek::{self, SeekReply, SeekRequest, Tables};
-use crate::admin::time;
-use crate::config::valid::{Config, Pipeline};
-use crate::connector::embedded::{Commit, Health, Log, Write, epoch};
+use crate::config::valid::{Config, Host, Pipeline};
+use crate::connector::embedded::{Commit, Handed, Health, Log, Write, epoch};
 use crate::expression::nearest;
 use crate::pipeline::reject::{Found, Reject};
-use crate::pipeline::snapshot::{Snapshot, State, Topics};
+use crate::pipeline::snapshot::{Snapshot, State};
 use crate::plugin::Engine;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::spans::Spans;
 
 use super::Error;
 use super::fingerprint;
-use super::start::{self, Prepared, Running, one_table_one_pipeline};
+use super::running::Running;
+use super::slot::Slot;
+use super::start::{self, Prepared, one_table_one_pipeline};
 use super::watch::Watch;
 
 /// How long a worker may take to say whether it holds a message.
 const REJECT_TIME_MAX: Duration = Duration::from_secs(5);
-/// How often a store that does not write is left alone before an override is given up.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a store may take that does not write; the host's loop has others to look after.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// How often somebody who waits looks whether the host is to end.
+const LOOK: Duration = Duration::from_millis(20);
+/// Why a pipeline waits whose group was moved while the store does not write.
+const MOVES: &str = "moves, and its pipelines start, as soon as the store writes again";
+
+/// True once the host was told to end.
+pub(super) type Stop = Arc<AtomicBool>;
 
 /// What the console and the health port look at.
 #[derive(Clone, Default)]
@@ -47,24 +53,10 @@ impl Watches {
     }
 }
 
-/// An operator's word against the configuration.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Override {
-    version: u8,
-    /// Unix ms.
-    since_ms: i64,
-    /// Of the pipeline's configuration that it was given against.
-    against: String,
-}
-
-struct Slot {
-    watch: Arc<Watch>,
-    prepared: Prepared,
-    /// Of its configuration.
-    digest: String,
-    running: Option<Running>,
-    /// It was told to stop and did not in time: once its workers have ended it starts again.
-    again: bool,
+/// A move of a group that was handed to a store which does not write.
+struct Moving {
+    group: String,
+    done: Handed,
 }
 
 pub(super) struct Pipelines {
@@ -79,6 +71,11 @@ pub(super) struct Pipelines {
     alone: Arc<Mutex<()>>,
     /// Something that a seek left behind may be there to delete.
     sweeps: bool,
+    /// The replayed windows run one delivery at a time, until each has passed (§4.4).
+    suspect: bool,
+    moving: Option<Moving>,
+    /// The host was told to end: nothing is waited for any more.
+    stop: Stop,
 }
 
 /// Everything that can fail for pipelines, before any of them starts or stops.
@@ -91,8 +88,14 @@ pub(super) fn prepare(
     one_table_one_pipeline(&config.pipelines)?;
     fingerprint::check(log, config, accept_change)?;
     let pipelines = config.pipelines.iter();
+    // Before the first topic is made.
+    let plugins = pipelines
+        .clone()
+        .map(|pipeline| start::plugin(pipeline, engine))
+        .collect::<Result<Vec<_>, _>>()?;
     pipelines
-        .map(|pipeline| Prepared::new(pipeline, engine, config, log))
+        .zip(plugins)
+        .map(|(pipeline, plugin)| Prepared::new(pipeline, plugin, config, log))
         .collect()
 }
 
@@ -102,7 +105,7 @@ impl Pipelines {
         log: Log,
         (metrics, spans): (Metrics, Spans),
         engine: Engine,
-        watches: Watches,
+        (watches, stop): (Watches, Stop),
         prepared: Vec<Prepared>,
     ) -> Self {
         let pipelines = Self {
@@ -115,6 +118,9 @@ impl Pipelines {
             slots: prepared.into_iter().map(Slot::new).collect(),
             alone: Arc::default(),
             sweeps: true,
+            suspect: false,
+            moving: None,
+            stop,
         };
         // Whoever asks before they run finds them.
         pipelines.show();
@@ -129,8 +135,17 @@ impl Pipelines {
         &self.watches
     }
 
-    pub(super) fn running(&self) -> impl Iterator<Item = &Running> {
-        self.slots.iter().filter_map(|slot| slot.running.as_ref())
+    pub(super) const fn shutdown_timeout(&self) -> Duration {
+        self.config.host.shutdown_timeout
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Everything that an earlier host may have called is settled, also in pipelines that do not run.
+    pub(super) fn have_passed_replay(&self) -> bool {
+        self.slots.iter().all(|slot| slot.replayed)
     }
 
     pub(super) fn into_running(self) -> Vec<Running> {
@@ -140,8 +155,9 @@ impl Pipelines {
 
     /// `suspect`: the replayed window runs one delivery at a time.
     pub(super) fn start_all(&mut self, suspect: bool) -> Result<(), Error> {
+        self.suspect = suspect;
         for index in 0..self.slots.len() {
-            self.start(index, suspect)?;
+            self.start(index)?;
         }
         Ok(())
     }
@@ -151,24 +167,39 @@ impl Pipelines {
         self.watches.set(watches.collect());
     }
 
-    /// Starts it unless an operator paused it.
-    fn start(&mut self, index: usize, suspect: bool) -> Result<(), Error> {
+    /// Starts it unless an operator paused it, or its group moves, or the host ends.
+    fn start(&mut self, index: usize) -> Result<(), Error> {
+        if self.is_stopping() {
+            return Ok(());
+        }
         let Self {
             log,
             metrics,
             spans,
             alone,
             slots,
+            moving,
             ..
         } = self;
         let Some(slot) = slots.get_mut(index) else {
             return Ok(());
         };
-        if let Some(held) = slot.paused(log)? {
-            slot.watch.restart(slot.prepared.plugin_digest(), 0);
-            slot.watch.enter(State::Paused, Some(slot.why(&held)));
+        let digest = slot.prepared.plugin_digest();
+        if moving
+            .as_ref()
+            .is_some_and(|moving| moving.group == slot.group())
+        {
+            slot.watch.restart(digest, 0);
+            let why = format!("its consumer group {MOVES}");
+            slot.watch.enter(State::Blocked, Some(why));
             return Ok(());
         }
+        if let Some(why) = slot.paused(log)? {
+            slot.watch.restart(digest, 0);
+            slot.watch.enter(State::Paused, Some(why));
+            return Ok(());
+        }
+        let suspect = self.suspect && !slot.replayed;
         let started = slot
             .prepared
             .start(&slot.watch, log, metrics, spans, suspect, alone);
@@ -185,7 +216,7 @@ impl Pipelines {
     /// Lets its calls end and settle. A worker that does not end in time is cut off, and what it had in
     /// hand is delivered again.
     fn stop(&mut self, index: usize) -> Result<(), Refusal> {
-        let timeout = self.config.host.shutdown_timeout;
+        let (timeout, stop) = (self.shutdown_timeout(), Arc::clone(&self.stop));
         let Some(slot) = self.slots.get_mut(index) else {
             return Ok(());
         };
@@ -193,10 +224,13 @@ impl Pipelines {
             return Ok(());
         };
         running.drain();
-        let drained = until(timeout, || !running.is_alive());
+        let drained = until(&stop, timeout, || !running.is_alive());
         if !drained {
+            if stop.load(Ordering::Relaxed) {
+                return Err(stopping());
+            }
             running.abort();
-            if !until(super::ABORT_TIME_MAX, || !running.is_alive()) {
+            if !until(&stop, super::ABORT_TIME_MAX, || !running.is_alive()) {
                 // Two workers on one partition would break every promise.
                 slot.again = true;
                 return Err(Refusal::new(
@@ -216,12 +250,11 @@ impl Pipelines {
     }
 
     /// Stops all of them or leaves all as they were: one that does not stop in time is no reason for the
-    /// others to stand still.
-    fn stop_all(&mut self, indices: &[usize]) -> Result<(), Refusal> {
+    /// others to stand still. Gives those that ran.
+    fn stop_all(&mut self, indices: &[usize]) -> Result<Vec<usize>, Refusal> {
         let mut stopped = Vec::new();
         for &index in indices {
-            let slot = self.slots.get(index);
-            let ran = slot.is_some_and(|slot| slot.running.as_ref().is_some_and(Running::is_alive));
+            let ran = self.slots.get(index).is_some_and(Slot::is_alive);
             if let Err(why) = self.stop(index) {
                 self.start_again(&stopped);
                 return Err(why);
@@ -230,13 +263,13 @@ impl Pipelines {
                 stopped.push(index);
             }
         }
-        Ok(())
+        Ok(stopped)
     }
 
     /// One that does not start stands as failed in `status`, with the reason; the others go on.
     fn start_again(&mut self, indices: &[usize]) {
         for &index in indices {
-            if let Err(error) = self.start(index, false) {
+            if let Err(error) = self.start(index) {
                 tracing::error!(%error, "a pipeline did not start again");
             }
         }
@@ -247,22 +280,21 @@ impl Pipelines {
         let Some(slot) = self.slots.get(index) else {
             return Ok(Changes::default());
         };
-        if slot.paused(&self.log).map_err(refusal)?.is_some() {
+        let is_paused = slot.paused(&self.log)?.is_some();
+        // The word may be there and the pipeline run: an earlier order did not get as far as stopping it.
+        if is_paused && !slot.is_alive() {
             return Ok(Changes::default());
         }
-        let held = Override {
-            version: 1,
-            since_ms: self.log.now_ms(),
-            against: slot.digest.clone(),
-        };
-        self.write_override(name, Some(&held))?;
+        if !is_paused {
+            self.write(slot.pause(self.log.now_ms()))?;
+        }
         if finish {
             self.finish(index);
         }
         self.stop(index)?;
         if let Some(slot) = self.slots.get(index) {
             slot.watch.restart(slot.prepared.plugin_digest(), 0);
-            slot.watch.enter(State::Paused, Some(slot.why(&held)));
+            slot.watch.enter(State::Paused, slot.paused(&self.log)?);
         }
         Ok(changes([format!("{name} is paused")]))
     }
@@ -272,8 +304,9 @@ impl Pipelines {
         let running = self.slots.get(index).and_then(|slot| slot.running.as_ref());
         if let Some(running) = running {
             running.finish();
-            let timeout = self.config.host.shutdown_timeout;
-            until(timeout, || running.is_finished() || !running.is_alive());
+            until(&self.stop, self.shutdown_timeout(), || {
+                running.is_finished() || !running.is_alive()
+            });
         }
     }
 
@@ -282,16 +315,18 @@ impl Pipelines {
         let Some(slot) = self.slots.get(index) else {
             return Ok(Changes::default());
         };
-        let was_paused = slot.paused(&self.log).map_err(refusal)?.is_some();
-        let runs = slot.running.as_ref().is_some_and(Running::is_alive);
-        if !was_paused && runs {
+        let is_paused = slot.paused(&self.log)?.is_some();
+        if !is_paused && slot.is_alive() {
             return Ok(Changes::default());
         }
-        if was_paused {
-            self.write_override(name, None)?;
+        if self.moves(slot.group()) {
+            return Err(not_moved(slot.group()));
+        }
+        if is_paused {
+            self.write(slot.resume())?;
         }
         self.stop(index)?;
-        self.start(index, false).map_err(refusal)?;
+        self.start(index).map_err(refusal)?;
         Ok(changes([format!("{name} runs")]))
     }
 
@@ -319,9 +354,13 @@ impl Pipelines {
                 slot.is_some_and(|slot| prepared.iter().any(|p| slot.differs(p)))
             })
             .collect();
-        self.stop_all(&[gone, changed].concat())?;
-        fingerprint::write(&self.log, &config).map_err(bad)?;
+        let stopped = self.stop_all(&[gone, changed].concat())?;
+        if let Err(why) = fingerprint::write(&self.log, &config) {
+            self.start_again(&stopped);
+            return Err(refusal(why));
+        }
         self.config = config;
+        let replayed = self.have_passed_replay();
         let mut old = std::mem::take(&mut self.slots);
         let mut start = Vec::new();
         for one in prepared {
@@ -332,15 +371,19 @@ impl Pipelines {
                     let what = if found.is_some() { "changed" } else { "new" };
                     said.push(format!("{} {what}", one.pipeline.name));
                     start.push(self.slots.len());
-                    let watch = found.map(|slot| slot.watch);
-                    self.slots.push(Slot::with_watch(one, watch));
+                    let mut slot = Slot::new(one);
+                    slot.replayed = replayed;
+                    self.slots.push(match &found {
+                        Some(old) => slot.after(old),
+                        None => slot,
+                    });
                 }
             }
         }
         said.extend(old.iter().map(|slot| format!("{} removed", slot.name())));
         self.show();
         for index in start {
-            if let Err(why) = self.start(index, false) {
+            if let Err(why) = self.start(index) {
                 // It stands as failed in `status`, with the reason; the others are not its concern.
                 tracing::error!(error = %why, "a pipeline did not start after a reload");
                 said.push(format!("did not start: {why}"));
@@ -351,15 +394,39 @@ impl Pipelines {
 
     /// What only a restart can change.
     fn same_host(&self, new: &Config) -> Result<(), Refusal> {
-        let (old, host) = (&self.config.host, &new.host);
+        let old = &self.config.host;
+        // All of them, so that a new key is not accepted without effect.
+        let Host {
+            data_dir,
+            admin_listen,
+            admin_tls,
+            admin_token,
+            health_listen,
+            shutdown_timeout: _,
+            guest_memory,
+            durability,
+            create_topics: _,
+            creation_context,
+            traces_per_second,
+            logs,
+        } = &new.host;
         let fixed = [
-            ("data_dir", old.data_dir == host.data_dir),
-            ("admin.listen", old.admin_listen == host.admin_listen),
-            ("admin.tls", old.admin_tls == host.admin_tls),
-            ("admin.token", old.admin_token == host.admin_token),
-            ("health.listen", old.health_listen == host.health_listen),
-            ("guest_memory", old.guest_memory == host.guest_memory),
-            ("durability", old.durability == host.durability),
+            ("data_dir", old.data_dir == *data_dir),
+            ("admin.listen", old.admin_listen == *admin_listen),
+            ("admin.tls", old.admin_tls == *admin_tls),
+            ("admin.token", old.admin_token == *admin_token),
+            ("health.listen", old.health_listen == *health_listen),
+            ("guest_memory", old.guest_memory == *guest_memory),
+            ("durability", old.durability == *durability),
+            ("logs", old.logs == *logs),
+            (
+                "tracing.creation_context",
+                old.creation_context == *creation_context,
+            ),
+            (
+                "tracing.traces_per_second",
+                old.traces_per_second == *traces_per_second,
+            ),
         ];
         let changed = fixed.iter().find(|(_, same)| !same);
         if let Some((key, _)) = changed {
@@ -386,14 +453,12 @@ impl Pipelines {
         group: &str,
         request: &SeekRequest,
     ) -> Result<SeekReply, Refusal> {
+        if let Some(moving) = &self.moving {
+            return Err(not_moved(&moving.group));
+        }
         let planned = seek::plan(&self.log, group, request)?;
         let stored = seek::tables(&self.log, group)?;
-        let own: Vec<usize> = (0..self.slots.len())
-            .filter(|index| {
-                let slot = self.slots.get(*index);
-                slot.is_some_and(|slot| slot.prepared.pipeline.source.consumer_group == group)
-            })
-            .collect();
+        let own = self.of_group(group);
         let has = |is: fn(&Pipeline) -> bool| {
             let mut slots = own.iter().filter_map(|index| self.slots.get(*index));
             slots.any(|slot| is(&slot.prepared.pipeline))
@@ -401,7 +466,6 @@ impl Pipelines {
         seek::check(
             request,
             Tables {
-                // Sequence numbers are kept and renewed with the keys.
                 idempotency: stored.idempotency
                     || has(|one| one.idempotency.is_some() || one.sequence.is_some()),
                 state: stored.state || has(|one| one.handler.allow.state.is_some()),
@@ -412,16 +476,64 @@ impl Pipelines {
         }
         self.stop_all(&own)?;
         // They may have gone on meanwhile.
-        let sought = seek::plan(&self.log, group, request)
-            .and_then(|reply| seek::apply(&self.log, request, &reply).map(|()| reply));
+        let sought = seek::plan(&self.log, group, request).and_then(|reply| {
+            let moved = seek::submit(&self.log, request, &reply, |epoch| {
+                let slots = own.iter().filter_map(|index| self.slots.get(*index));
+                slots.into_iter().try_for_each(|slot| {
+                    let spaces = slot.prepared.namespaces(&self.log, epoch);
+                    spaces.map(drop).map_err(refusal)
+                })
+            })?;
+            self.await_move(group, moved)?;
+            Ok(reply)
+        });
+        if self.moving.is_none() {
+            self.began_anew();
+        }
+        // The group has moved, or has not: whether its pipelines start changes nothing about that.
+        self.start_again(&own);
+        sought
+    }
+
+    /// What a move left behind may go, and what the group's data depends on is that of now.
+    fn began_anew(&mut self) {
         self.sweeps = true;
         if let Err(error) = fingerprint::write(&self.log, &self.config) {
             // The next start does it.
             tracing::error!(%error, "that the group's data began anew was not written down");
         }
-        // The group has moved, or has not: whether its pipelines start changes nothing about that.
-        self.start_again(&own);
-        sought
+    }
+
+    /// Waits until it is known that the group has moved. When the store does not write it may still come to
+    /// that, and until then none of its pipelines may run: they would write over it.
+    fn await_move(&mut self, group: &str, done: Handed) -> Result<(), Refusal> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(moved) = done.answer_within(LOOK) {
+                return Ok(moved.map(drop)?);
+            }
+            if self.is_stopping() {
+                return Err(stopping());
+            }
+            if Instant::now() >= deadline {
+                self.moving = Some(Moving {
+                    group: group.to_owned(),
+                    done,
+                });
+                return Err(not_moved(group));
+            }
+        }
+    }
+
+    fn moves(&self, group: &str) -> bool {
+        let moving = self.moving.as_ref();
+        moving.is_some_and(|moving| moving.group == group)
+    }
+
+    fn of_group(&self, group: &str) -> Vec<usize> {
+        let slots = self.slots.iter().enumerate();
+        let own = slots.filter(|(_, slot)| slot.group() == group);
+        own.map(|(index, _)| index).collect()
     }
 
     pub(super) fn reject(&self, group: &str, request: &RejectRequest) -> Result<Changes, Refusal> {
@@ -444,7 +556,7 @@ impl Pipelines {
             let Some(number) = taken else {
                 return Err(too_many());
             };
-            match answered(running, number, &answer) {
+            match answered(&self.stop, running, number, &answer) {
                 Some(Found::Held) => {
                     return Ok(changes([format!("{place} becomes a dead letter")]));
                 }
@@ -474,11 +586,13 @@ impl Pipelines {
         for slot in &mut self.slots {
             if let Some(running) = &mut slot.running {
                 running.look_after();
+                slot.replayed = slot.replayed || running.has_passed_replay();
             }
             slot.watch.store(health);
         }
         self.start_late();
-        if self.sweeps {
+        self.start_moved();
+        if self.sweeps && matches!(health, Health::Ok) {
             match epoch::sweep(&self.log) {
                 Ok(more) => self.sweeps = more,
                 Err(error) => {
@@ -509,6 +623,18 @@ impl Pipelines {
         self.start_again(&late);
     }
 
+    /// Those whose group has moved by now, or will not.
+    fn start_moved(&mut self) {
+        let is_known = |moving: &mut Moving| moving.done.answer_within(Duration::ZERO).is_some();
+        if let Some(moving) = self.moving.take_if(is_known) {
+            self.began_anew();
+            let own = self.of_group(&moving.group);
+            let still = |index: &usize| self.slots.get(*index).is_some_and(|s| s.running.is_none());
+            let own: Vec<usize> = own.into_iter().filter(still).collect();
+            self.start_again(&own);
+        }
+    }
+
     fn known(&self, name: &str) -> Result<usize, Refusal> {
         let found = self.slots.iter().position(|slot| slot.name() == name);
         found.ok_or_else(|| {
@@ -522,14 +648,9 @@ impl Pipelines {
         })
     }
 
-    fn write_override(&self, name: &str, held: Option<&Override>) -> Result<(), Refusal> {
-        let value = held.map(serde_json::to_vec).transpose();
-        let value = value.map_err(|why| Refusal::internal(why.to_string()))?;
+    fn write(&self, write: Write) -> Result<(), Refusal> {
         let commit = Commit {
-            writes: vec![Write::Meta {
-                key: override_key(name),
-                value,
-            }],
+            writes: vec![write],
             ..Commit::default()
         };
         self.log.commit_within(commit, PATIENCE)?;
@@ -537,65 +658,20 @@ impl Pipelines {
     }
 }
 
-impl Slot {
-    fn new(prepared: Prepared) -> Self {
-        Self::with_watch(prepared, None)
-    }
-
-    fn with_watch(prepared: Prepared, watch: Option<Arc<Watch>>) -> Self {
-        let pipeline = &prepared.pipeline;
-        let watch = watch.unwrap_or_else(|| {
-            Arc::new(Watch::new(
-                &pipeline.name,
-                &pipeline.source.consumer_group,
-                prepared.plugin_digest(),
-                prepared.workers(),
-            ))
-        });
-        watch.alerts(pipeline.alerts);
-        watch.topics(Topics::of(pipeline));
-        Self {
-            digest: digest(&prepared.pipeline),
-            watch,
-            prepared,
-            running: None,
-            again: false,
-        }
-    }
-
-    fn name(&self) -> &str {
-        &self.prepared.pipeline.name
-    }
-
-    /// It is this pipeline, in another version.
-    fn differs(&self, new: &Prepared) -> bool {
-        self.name() == new.pipeline.name
-            && (self.digest != digest(&new.pipeline)
-                || self.prepared.plugin_digest() != new.plugin_digest())
-    }
-
-    /// Paused against this very configuration.
-    fn paused(&self, log: &Log) -> Result<Option<Override>, Error> {
-        let stored = log.meta_get(&override_key(self.name()))?;
-        // What cannot be read was written by another version, and holds nobody.
-        let held = stored.and_then(|bytes| serde_json::from_slice::<Override>(&bytes).ok());
-        Ok(held.filter(|held| held.version == 1 && held.against == self.digest))
-    }
-
-    fn why(&self, held: &Override) -> String {
-        format!(
-            "paused by an operator since {}, against the configuration; `wasmill resume {}`",
-            time::rfc3339(held.since_ms),
-            self.name()
-        )
-    }
-}
-
 /// What the worker found; `None` when it did not look in time, and will not.
-fn answered(running: &Running, number: u64, answer: &Receiver<Found>) -> Option<Found> {
-    let found = answer.recv_timeout(REJECT_TIME_MAX);
-    if let Ok(found) = found {
-        return Some(found);
+fn answered(
+    stop: &AtomicBool,
+    running: &Running,
+    number: u64,
+    answer: &Receiver<Found>,
+) -> Option<Found> {
+    let deadline = Instant::now() + REJECT_TIME_MAX;
+    while !stop.load(Ordering::Relaxed) && Instant::now() < deadline {
+        match answer.recv_timeout(LOOK) {
+            Ok(found) => return Some(found),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
     }
     if running.withdraw(number) {
         return None;
@@ -609,20 +685,22 @@ fn too_many() -> Refusal {
     Refusal::new(Code::Busy, message, "try again")
 }
 
-fn override_key(pipeline: &str) -> Vec<u8> {
-    format!("override/{pipeline}").into_bytes()
-}
-
-/// Of everything a pipeline's configuration says.
-fn digest(pipeline: &Pipeline) -> String {
-    let digest = Sha256::digest(format!("{pipeline:?}"));
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn changes(said: impl IntoIterator<Item = String>) -> Changes {
     Changes {
         changes: said.into_iter().collect(),
     }
+}
+
+fn not_moved(group: &str) -> Refusal {
+    Refusal::new(
+        Code::StoreUnavailable,
+        format!("the consumer group {group} {MOVES}"),
+        "free disk space or repair the disk; its pipelines start by themselves then",
+    )
+}
+
+pub(super) fn stopping() -> Refusal {
+    Refusal::new(Code::Busy, "the host is stopping", "")
 }
 
 fn refusal(why: Error) -> Refusal {
@@ -631,11 +709,11 @@ fn refusal(why: Error) -> Refusal {
     Refusal::new(Code::StoreUnavailable, message, help)
 }
 
-/// Looks until `done`, at most so long; whether it was.
-fn until(timeout: Duration, done: impl Fn() -> bool) -> bool {
+/// Looks until `done`, at most so long or until the host ends; whether it was.
+fn until(stop: &AtomicBool, timeout: Duration, done: impl Fn() -> bool) -> bool {
     let deadline = Instant::now() + timeout;
     while !done() {
-        if Instant::now() >= deadline {
+        if stop.load(Ordering::Relaxed) || Instant::now() >= deadline {
             return false;
         }
         std::thread::sleep(Duration::from_millis(2));

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use crate::config::ladder::ladder;
 use crate::config::valid::{Delivery, Pipeline, RetryMode};
-use crate::connector::embedded::{Error as LogError, GroupId, Log, PartitionId, Topic, TopicSpec};
+use crate::connector::embedded::{Error as LogError, Log, PartitionId, Topic, TopicSpec};
 use crate::pipeline::correlation::topic_hash;
-use crate::pipeline::offsets::{Progress, SPAN_MAX};
+use crate::pipeline::offsets::SPAN_MAX;
 use crate::pipeline::plan::{Role, SourceTopic, Step};
 use crate::pipeline::returned::{self, ADDED_BYTES_MAX, Returned};
 
@@ -18,7 +18,6 @@ use super::start::target;
 pub(super) fn topics(
     pipeline: &Pipeline,
     log: &Log,
-    group: GroupId,
     sources: &[Arc<Topic>],
     topics: &mut Vec<SourceTopic>,
     targets: &mut Vec<Arc<Topic>>,
@@ -58,7 +57,7 @@ pub(super) fn topics(
                 target: target(targets, topic),
             });
         }
-        for (topic, delay_ms) in left_over(log, group, source, group_name, &ladder)? {
+        for (topic, delay_ms) in left_over(log, source, group_name, &ladder) {
             add(&topic, Role::Retries { of, delay_ms });
         }
         let name = returned::redrive_topic(&source.name, group_name);
@@ -89,39 +88,21 @@ fn made(pipeline: &Pipeline, log: &Log, name: &str, source: &Topic) -> Result<Ar
     }
 }
 
-/// Topics of steps that the configuration has no more, in which messages still wait.
+/// Topics of steps that the configuration has no more. Empty ones too: the pipeline that had those steps may
+/// still run while this one is prepared, and put something aside before it ends.
 fn left_over(
     log: &Log,
-    group: GroupId,
     source: &Topic,
     group_name: &str,
     ladder: &[u64],
-) -> Result<Vec<(Arc<Topic>, u64)>, Error> {
-    let mut found = Vec::new();
-    for topic in log.topics() {
-        let delay_ms = returned::delay_of(&topic.name, &source.name, group_name);
-        let Some(delay_ms) = delay_ms.filter(|delay| !ladder.contains(delay)) else {
-            continue;
-        };
-        if topic.spec.internal && waits(log, group, &topic)? {
-            found.push((topic, delay_ms));
-        }
-    }
-    Ok(found)
-}
-
-fn waits(log: &Log, group: GroupId, topic: &Topic) -> Result<bool, Error> {
-    for id in &topic.partitions {
-        let committed = match log.progress(group, *id)? {
-            // Progress that cannot be read is reported when it is needed.
-            Some(bytes) => Progress::decode(&bytes).map_or(0, |progress| progress.committed),
-            None => 0,
-        };
-        if committed < log.end(*id)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+) -> Vec<(Arc<Topic>, u64)> {
+    let topics = log.topics().into_iter();
+    let steps = topics.filter_map(|topic| {
+        let delay_ms = returned::delay_of(&topic.name, &source.name, group_name)?;
+        let is_left = topic.spec.internal && !ladder.contains(&delay_ms);
+        is_left.then_some((topic, delay_ms))
+    });
+    steps.collect()
 }
 
 /// Before which offset of a partition an earlier host may have called messages that are not settled.
@@ -176,9 +157,46 @@ fn failed(pipeline: &Pipeline, why: String) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
     use crate::connector::embedded::{Append, ChunkBuilder, Commit, Options};
     use crate::message::{HeadersBuf, MessageRef};
+
+    /// §5.2: the pipeline that had the step may put something aside after this one was prepared.
+    #[test]
+    fn every_step_that_a_group_ever_had_is_read_empty_or_not() {
+        let text = "version: 1\npipelines:\n  - { name: p, source: { topics: [t], consumer_group: g, start: earliest }, handler: { plugin: ./h.wasm } }\n";
+        let path = std::path::Path::new("pipeline.yaml");
+        let loaded = crate::config::load_text(path, text, &|_| None).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path(), Options::default()).unwrap();
+        let source = log
+            .create_topic(&TopicSpec::new("t", NonZeroU32::MIN))
+            .unwrap();
+        let step = |group| TopicSpec {
+            internal: true,
+            ..TopicSpec::new(returned::retry_topic("t", group, 30_000), NonZeroU32::MIN)
+        };
+        let own = log.create_topic(&step("g")).unwrap();
+        log.create_topic(&step("other")).unwrap();
+        let mut topics = vec![SourceTopic {
+            name: "t".into(),
+            role: Role::Source,
+            hash: 0,
+            dead_letter: 0,
+            steps: Vec::new(),
+        }];
+        let pipeline = &loaded.config.pipelines[0];
+        let read = super::topics(pipeline, &log, &[source], &mut topics, &mut Vec::new()).unwrap();
+        let names: Vec<&str> = read.iter().map(|topic| topic.name.as_str()).collect();
+        assert_eq!(names, [own.name.as_str(), "t.g.redrive"]);
+        let role = Role::Retries {
+            of: 0,
+            delay_ms: 30_000,
+        };
+        assert_eq!(topics[1].role, role);
+    }
 
     /// §4.4: retries that wait for an hour keep no exits of earlier hosts counted for an hour.
     #[test]

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -18,7 +19,6 @@ use crate::pipeline::output::HeaderRule;
 use crate::pipeline::overlay::{Overlay, StoredBytes};
 use crate::pipeline::plan::{BATCH_DEFAULT, Plan, PlanOutput, Role, SourceTopic};
 use crate::pipeline::rate::Rate;
-use crate::pipeline::reject::Reject;
 use crate::pipeline::reply::ReplyRule;
 use crate::pipeline::run::{Assignment, Control, Halt, Parts, Worker};
 use crate::pipeline::sequence::Numbers;
@@ -29,24 +29,15 @@ use crate::telemetry::spans::{Described, Spans, WorkerSpans};
 
 use super::Error;
 use super::clock::System;
+use super::pipelines::PATIENCE;
 use super::returns;
+use super::running::{Running, all_or_none};
 use super::state_view::{LogState, Usage};
 use super::table::{LogNumbers, LogTable};
 use super::watch::{Watch, WorkerWatch};
 
 /// What a dead letter's headers may add to its message, bytes.
 pub(super) const DEAD_LETTER_ROOM: u32 = 8 * 1024;
-
-/// A started pipeline.
-#[derive(Debug)]
-pub(super) struct Running {
-    pub(super) watch: Arc<Watch>,
-    name: String,
-    control: Arc<Control>,
-    workers: Vec<JoinHandle<Result<(), Halt>>>,
-    /// (topic, partition, offset): where the replayed window of each partition ends.
-    replay_until: Vec<(String, u32, u64)>,
-}
 
 /// A partition and where its group stands.
 struct Place {
@@ -107,6 +98,24 @@ pub(super) fn memory_max(config: &Config) -> u64 {
     largest.unwrap_or(128 << 20)
 }
 
+/// The plugin of a pipeline, which may only be called as it says it can be.
+pub(super) fn plugin(pipeline: &Pipeline, engine: &Engine) -> Result<Plugin, Error> {
+    let handler = &pipeline.handler;
+    let plugin = engine
+        .load(&handler.plugin, &handler.allow, &handler.limits)
+        .map_err(|source| Error::Plugin {
+            pipeline: pipeline.name.clone(),
+            source,
+        })?;
+    if plugin.has_effects() && pipeline.handler.batch.is_some_and(|batch| batch.get() > 1) {
+        return Err(Error::Pipeline {
+            pipeline: pipeline.name.clone(),
+            why: "a handler with state gets one message a call, because the state writes of a call cannot be told apart by message; leave `handler.batch` out".to_owned(),
+        });
+    }
+    Ok(plugin)
+}
+
 /// A pipeline that is ready to start, as often as it is wanted.
 pub(super) struct Prepared {
     pub(super) pipeline: Pipeline,
@@ -121,30 +130,17 @@ pub(super) struct Prepared {
 impl Prepared {
     pub(super) fn new(
         pipeline: &Pipeline,
-        engine: &Engine,
+        plugin: Plugin,
         config: &Config,
         log: &Log,
     ) -> Result<Self, Error> {
-        let handler = &pipeline.handler;
-        let plugin = engine
-            .load(&handler.plugin, &handler.allow, &handler.limits)
-            .map_err(|source| Error::Plugin {
-                pipeline: pipeline.name.clone(),
-                source,
-            })?;
-        if plugin.has_effects() && pipeline.handler.batch.is_some_and(|batch| batch.get() > 1) {
-            return Err(Error::Pipeline {
-                pipeline: pipeline.name.clone(),
-                why: "a handler with state gets one message a call, because the state writes of a call cannot be told apart by message; leave `handler.batch` out".to_owned(),
-            });
-        }
         let sources = source_topics(pipeline, config, log)?;
         let mut targets: Vec<Arc<Topic>> = Vec::new();
         let outputs = outputs(pipeline, config, log, &mut targets)?;
         let mut topics = dead_letters(pipeline, config, log, &sources, &mut targets)?;
         let group = log.group(&pipeline.source.consumer_group)?;
         let mut read = sources;
-        let returns = returns::topics(pipeline, log, group, &read, &mut topics, &mut targets)?;
+        let returns = returns::topics(pipeline, log, &read, &mut topics, &mut targets)?;
         read.extend(returns);
         let plan = Arc::new(plan(pipeline, &plugin, topics, outputs));
         Ok(Self {
@@ -200,6 +196,16 @@ impl Prepared {
         )
     }
 
+    /// Where its state is kept in an epoch, and its sequence numbers if it has any; made when they are not there.
+    pub(super) fn namespaces(
+        &self,
+        log: &Log,
+        epoch: Epoch,
+    ) -> Result<(GroupId, Option<GroupId>), Error> {
+        let state = state_group(&self.pipeline, log, self.group, epoch)?;
+        Ok((state, numbers_group(&self.pipeline, log, epoch)?))
+    }
+
     /// Starts the workers; `suspect`: the replayed window runs one delivery at a time.
     pub(super) fn start(
         &self,
@@ -213,7 +219,7 @@ impl Prepared {
         let topics = &self.plan.topics;
         let places = places(&self.pipeline, log, self.group, &self.read, topics)?;
         let epoch = epoch::read(log, &self.pipeline.source.consumer_group)?;
-        let state = state_group(&self.pipeline, log, self.group, epoch)?;
+        let (state, numbers) = self.namespaces(log, epoch)?;
         let replay_until = places
             .iter()
             .filter(|place| place.replay_until > place.progress.committed)
@@ -256,22 +262,22 @@ impl Prepared {
                 .as_ref()
                 .map(|_| Arc::new(Claims::new())),
             usage: usage(&self.pipeline, log, state)?,
-            numbers: numbers_group(&self.pipeline, log, epoch)?,
+            numbers,
             suspect,
             alone: Arc::clone(alone),
         };
-        let mut workers = Vec::new();
-        for (index, share) in shares.into_iter().enumerate() {
-            workers.push(started.worker(index, share)?);
-        }
+        let mut shares = shares.into_iter();
+        let workers = all_or_none(count, |index, go| {
+            started.worker(index, shares.next().unwrap_or_default(), go)
+        })?;
         watch.enter(State::Running, None);
-        Ok(Running {
-            watch: Arc::clone(watch),
-            name: self.plan.pipeline.clone(),
-            control: started.control,
+        Ok(Running::new(
+            Arc::clone(watch),
+            self.plan.pipeline.clone(),
+            started.control,
             workers,
             replay_until,
-        })
+        ))
     }
 }
 
@@ -309,6 +315,7 @@ impl Started {
         &self,
         index: usize,
         share: Vec<Place>,
+        go: Receiver<()>,
     ) -> Result<JoinHandle<Result<(), Halt>>, Error> {
         let ids: Vec<PartitionId> = share.iter().map(|place| place.id).collect();
         let overlay = self.usage.as_ref().map(|usage| {
@@ -369,6 +376,10 @@ impl Started {
         std::thread::Builder::new()
             .name(format!("{}-{index}", self.plan.pipeline))
             .spawn(move || {
+                if go.recv().is_err() {
+                    // Another worker could not be started.
+                    return Ok(());
+                }
                 let connector = Source::new(&log, groups, ids, &targets);
                 let index = index as u16;
                 Worker::new(Parts {
@@ -393,106 +404,6 @@ impl Started {
             })
             .map_err(Error::Thread)
     }
-}
-
-impl Running {
-    pub(super) fn drain(&self) {
-        self.control.drain();
-        self.watch.enter(State::Draining, None);
-        self.wake();
-    }
-
-    pub(super) fn abort(&self) {
-        self.control.abort();
-        self.wake();
-    }
-
-    fn wake(&self) {
-        for worker in &self.workers {
-            worker.thread().unpark();
-        }
-    }
-
-    #[must_use]
-    pub(super) fn alive(&self) -> usize {
-        self.workers
-            .iter()
-            .filter(|worker| !worker.is_finished())
-            .count()
-    }
-
-    #[must_use]
-    pub(super) fn is_alive(&self) -> bool {
-        self.alive() > 0
-    }
-
-    /// Nothing more is read; what was read goes on to its end.
-    pub(super) fn finish(&self) {
-        self.control.finish();
-        self.watch.enter(State::Draining, None);
-        self.wake();
-    }
-
-    /// Everything that was read is finished.
-    pub(super) fn is_finished(&self) -> bool {
-        let partitions = self.watch.snapshot().partitions;
-        partitions.iter().all(|partition| partition.held == 0)
-    }
-
-    /// By what it can be withdrawn; `None` when too many wait already.
-    pub(super) fn reject(&self, reject: Reject) -> Option<u64> {
-        let number = self.control.rejects().add(reject);
-        self.wake();
-        number
-    }
-
-    /// True when no worker has looked at it, and none will.
-    pub(super) fn withdraw(&self, number: u64) -> bool {
-        self.control.rejects().withdraw(number)
-    }
-
-    /// Notices workers that ended by themselves. One that halts stops its pipeline: the others are drained.
-    pub(super) fn look_after(&mut self) {
-        let (ended, alive): (Vec<_>, Vec<_>) = std::mem::take(&mut self.workers)
-            .into_iter()
-            .partition(JoinHandle::is_finished);
-        self.workers = alive;
-        for worker in ended {
-            let why = match worker.join() {
-                Ok(Ok(())) => continue,
-                Ok(Err(Halt(why))) => why,
-                Err(panic) => format!(
-                    "a worker panicked: {}; please report this",
-                    panic_text(&*panic)
-                ),
-            };
-            tracing::error!(pipeline = %self.name, %why, "the pipeline stopped");
-            self.watch.enter(State::Failed, Some(why));
-            self.control.drain();
-            self.wake();
-        }
-    }
-
-    /// Everything that an earlier host may have called is settled.
-    #[must_use]
-    pub(super) fn has_passed_replay(&self) -> bool {
-        let snapshot = self.watch.snapshot();
-        self.replay_until.iter().all(|(topic, number, until)| {
-            snapshot.partitions.iter().any(|partition| {
-                partition.topic == *topic
-                    && partition.partition == *number
-                    && partition.committed >= *until
-            })
-        })
-    }
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no text".to_owned())
 }
 
 fn source_topics(
@@ -667,7 +578,7 @@ fn places(
         }
     }
     if !commit.writes.is_empty() {
-        log.commit(commit)?;
+        log.commit_within(commit, PATIENCE)?;
     }
     Ok(places)
 }
@@ -743,7 +654,7 @@ fn state_group(
         return Ok(group);
     };
     let name = epoch::state_namespace(&pipeline.source.consumer_group, grant, epoch);
-    name.map_or(Ok(group), |name| Ok(log.group(&name)?))
+    name.map_or(Ok(group), |name| Ok(epoch::namespace(log, &name)?))
 }
 
 /// Sequence numbers begin anew when the idempotency table does.
@@ -752,7 +663,7 @@ fn numbers_group(pipeline: &Pipeline, log: &Log, epoch: Epoch) -> Result<Option<
         return Ok(None);
     }
     let name = epoch::numbers_namespace(&pipeline.source.consumer_group, epoch);
-    Ok(Some(log.group(&name)?))
+    Ok(Some(epoch::namespace(log, &name)?))
 }
 
 /// A table that cannot be read counts nothing: the entry is then counted twice rather than not at all.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use wasmill::connector::embedded::{Commit, Write};
+use wasmill::pipeline::offsets::Progress;
 use wasmill::pipeline::snapshot::State;
 use wasmill_tests::input::{Expected, Input};
 use wasmill_tests::process::{Process, until, within};
@@ -138,6 +139,18 @@ fn a_bad_reload_changes_nothing_and_a_good_one_only_what_changed() {
             good.replacen("host:\n", "host:\n  guest_memory: 1GiB\n", 1),
             "guest_memory",
         ),
+        (
+            good.replacen("host:\n", "host:\n  logs: false\n", 1),
+            "host.logs",
+        ),
+        (
+            good.replacen(
+                "host:\n",
+                "host:\n  tracing: { creation_context: parent }\n",
+                1,
+            ),
+            "creation_context",
+        ),
     ] {
         std::fs::write(site.config(), bad).unwrap();
         let (code, _, err) = wasmill(&site, &["reload"]);
@@ -169,6 +182,13 @@ fn a_bad_reload_changes_nothing_and_a_good_one_only_what_changed() {
     until("one pipeline is left", || {
         (process.status().pipelines.len() == 1).then_some(())
     });
+    let audit = done(&site, &["audit"]);
+    let by_signal = audit.lines().find(|line| line.contains("SIGHUP"));
+    assert!(
+        by_signal.is_some_and(|line| line.contains("reload")),
+        "{audit}"
+    );
+    assert!(audit.contains("not done"), "the refused ones: {audit}");
     std::fs::write(site.config(), &good).unwrap();
     assert!(done(&site, &["reload"]).contains("second new"));
     produce(&process, &oks(15, 5));
@@ -217,6 +237,109 @@ fn a_reload_that_cannot_stop_a_pipeline_leaves_the_others_running() {
     process.stop();
     assert_eq!(site.read("out").len(), 10);
     assert_eq!(site.read("out2").len(), 1);
+}
+
+/// One pipeline with a message in a call that lasts.
+fn in_a_call(site: &Site, time: &str, plan: &str, n: u32) -> Process {
+    site.configure(
+        &format!("  shutdown_timeout: {time}\n"),
+        &probe_pipeline(&probe(", limits: { time: 1h }")),
+    );
+    let slow = Input::planned("slow", "a", plan, n, Expected::one("out"));
+    site.publish("in", 1, &[slow]);
+    let process = site.start();
+    until("it is in its call", || {
+        (process.metric("wasmill_in_flight", &[]) >= 1.0).then_some(())
+    });
+    process
+}
+
+#[test]
+fn a_pause_that_did_not_stop_its_pipeline_in_time_says_so_until_it_does() {
+    let site = Site::new("");
+    let process = in_a_call(&site, "200ms", "sleep", 10_000);
+    for _ in 0..2 {
+        let (code, out, err) = wasmill(&site, &["pause", "probe"]);
+        assert!(code == 1 && err.contains("does not stop"), "{out}{err}");
+    }
+    until("its call has ended", || {
+        (state(&process, "probe") == State::Paused).then_some(())
+    });
+    assert!(done(&site, &["pause", "probe"]).contains("already"));
+    done(&site, &["resume", "probe"]);
+    process.stop();
+}
+
+/// §10.2: an order that waits for a pipeline does not keep the host from ending.
+#[test]
+fn a_signal_is_heard_while_an_order_waits_for_a_call() {
+    let site = Site::new("");
+    let mut process = in_a_call(&site, "6s", "spin", 0);
+    let config = std::fs::read_to_string(site.config()).unwrap();
+    let other = config.replace("    source:", "    retry: { max_attempts: 2 }\n    source:");
+    std::fs::write(site.config(), other).unwrap();
+    std::thread::scope(|scope| {
+        let reload = scope.spawn(|| wasmill(&site, &["reload"]));
+        until("the reload waits", || {
+            (state(&process, "probe") == State::Draining).then_some(())
+        });
+        let began = Instant::now();
+        process.signal(Signal::TERM);
+        process.await_end();
+        // Its own drain, and what cut-off workers get to notice; not that of the reload before it.
+        let took = began.elapsed();
+        assert!(took < Duration::from_millis(10_500), "{took:?}");
+        let (code, _, err) = reload.join().unwrap();
+        assert!(code == 1, "{err}");
+    });
+}
+
+#[test]
+fn a_pipeline_with_another_group_is_shown_with_it() {
+    let site = Site::new(&probe_pipeline(&probe("")));
+    site.publish("in", 2, &oks(0, 10));
+    let mut process = site.start();
+    process.await_drained();
+    let config = std::fs::read_to_string(site.config()).unwrap();
+    let other = config.replace("consumer_group: g,", "consumer_group: g9,");
+    std::fs::write(site.config(), other).unwrap();
+    assert!(done(&site, &["reload"]).contains("probe changed"));
+    process.await_drained();
+    let status = process.status();
+    assert_eq!(status.pipelines[0].consumer_group, "g9");
+    assert_eq!(succeeded(&process, "probe"), 10, "counted anew");
+    let groups = done(&site, &["groups", "list"]);
+    let line = groups.lines().find(|line| line.starts_with("g9 ")).unwrap();
+    assert!(line.contains("probe"), "{groups}");
+    process.stop();
+    assert_eq!(site.read("out").len(), 20);
+}
+
+/// §4.4: what an earlier host may have called is not behind us while its pipeline is paused.
+#[test]
+fn a_pipeline_that_is_paused_and_resumed_is_still_suspect() {
+    let site = Site::new(&probe_pipeline(&probe(", batch: 1")));
+    site.publish("in", 1, &[]);
+    let process = site.start();
+    done(&site, &["pause", "probe"]);
+    produce(&process, &[Input::ok("bad", "a")]);
+    process.kill();
+    site.start().kill();
+    let mut process = site.start_with(&[("WASMILL_FAULT", "after_call:1")]);
+    // Some looks of the host at its pipelines.
+    std::thread::sleep(Duration::from_secs(1));
+    let (code, _, err) = wasmill(&site, &["resume", "probe"]);
+    until("the host dies in its call", || process.ended());
+    drop((code, err));
+    let log = site.open_log();
+    let exits = log.meta_get(b"host/unclean-exits").unwrap().unwrap();
+    assert_eq!(&*exits, &3u32.to_le_bytes());
+    let group = log.find_group("g").unwrap();
+    let partition = log.topic("in").unwrap().partitions[0];
+    let stored = log.progress(group, partition).unwrap().unwrap();
+    let attempts = Progress::decode(&stored).unwrap().attempts;
+    assert_eq!(attempts.len(), 1, "durable before the call");
+    log.close().unwrap();
 }
 
 #[test]

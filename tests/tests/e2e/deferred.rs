@@ -159,6 +159,40 @@ fn messages_in_a_step_that_the_configuration_has_no_more_come_back() {
     assert_eq!(outputs(&site).get("waits"), Some(&1));
 }
 
+/// A reload of a pipeline that is in a call: what that call puts aside while the old one ends goes into a step
+/// that the new one has no more, and comes back all the same (§5.2).
+#[test]
+fn a_reload_reads_what_the_old_pipeline_puts_aside_while_it_ends() {
+    let limits = probe(", limits: { time: 2s }");
+    let old = DEFERRED.replace("max_attempts: 4", "max_attempts: 2");
+    let site = Site::new(&probe_pipeline(&format!("{old}{limits}")));
+    let dead = Expected::dead("fault_timeout", 2);
+    let slow = Input::planned("slow", "a", "sleep", 600_000, dead);
+    site.publish("in", 1, &[slow]);
+    let mut process = site.start();
+    until("it is in its call", || {
+        (process.metric("wasmill_in_flight", &[]) >= 1.0).then_some(())
+    });
+    assert_eq!(process.metric("wasmill_retries_total", &[]), 0.0);
+    let inline = "    ordering: { by: none }\n    retry: { max_attempts: 2 }\n";
+    site.configure("", &probe_pipeline(&format!("{inline}{limits}")));
+    let data_dir = site.data_dir();
+    let place = ["--data-dir", data_dir.to_str().unwrap(), "reload"];
+    assert!(site.command(&place, &[]).status.success());
+    assert!(
+        process.metric("wasmill_retries_total", &[]) >= 1.0,
+        "in the drain"
+    );
+    process.await_drained();
+    until("it has come back and failed once more", || {
+        (process.metric("wasmill_dead_letters_total", &["fault_timeout"]) >= 1.0).then_some(())
+    });
+    process.stop();
+    let letters = site.read("in.g.dlq");
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].header("wasmill-dlq-attempts").unwrap(), "2");
+}
+
 fn redrive(log: &Log, letter: &Stored, round: u32) {
     let text = |name: &str| letter.header(&format!("wasmill-dlq-{name}")).unwrap();
     let known = Returned {

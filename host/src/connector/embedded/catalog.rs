@@ -392,6 +392,14 @@ impl Catalog {
         id
     }
 
+    pub(super) fn rename_group(&mut self, id: GroupId, name: String) {
+        if let Some(known) = self.groups.get_mut(id.0 as usize) {
+            self.group_ids.remove(known);
+            self.group_ids.insert(name.clone(), id);
+            *known = name;
+        }
+    }
+
     pub(super) fn place(&self, partition: PartitionId) -> Result<Place, Error> {
         self.places
             .get(partition.0 as usize)

@@ -150,6 +150,9 @@ impl Committer {
                 Job::Commit(..) => {}
                 Job::CreateTopic(spec, reply) => answer(&reply, self.create_topic(spec)),
                 Job::CreateGroup(name, reply) => answer(&reply, self.create_group(&name)),
+                Job::RenameGroup(id, from, to, reply) => {
+                    answer(&reply, self.rename_group(id, &from, &to));
+                }
                 Job::Maintain(now_ms, reply) => answer(&reply, self.maintain(now_ms)),
                 #[cfg(test)]
                 Job::Panic => panic!("asked for by a test"),
@@ -449,6 +452,23 @@ impl Committer {
         let id = GroupId(count as u32);
         let mut plan = Plan::new(self.writer.seq() + 1, true);
         plan.create_group(id, name);
+        self.writer.apply(&plan)?;
+        self.writer.publish(plan);
+        Ok(id)
+    }
+
+    fn rename_group(&mut self, id: GroupId, from: &str, to: &str) -> Result<GroupId, Error> {
+        check_group_name(to)?;
+        let state = self.shared.read_state();
+        if let Some(id) = state.catalog.group_ids.get(to) {
+            return Ok(*id);
+        }
+        if state.catalog.group_ids.get(from) != Some(&id) {
+            return Err(Error::GroupName(Arc::from(from)));
+        }
+        drop(state);
+        let mut plan = Plan::new(self.writer.seq() + 1, true);
+        plan.rename_group(id, to);
         self.writer.apply(&plan)?;
         self.writer.publish(plan);
         Ok(id)

@@ -2,6 +2,8 @@
 //! known, and a new namespace of its handler's state. Both are numbers kept in the log; what is behind them is
 //! left to expire, or is deleted bit by bit (`sweep`).
 
+use std::time::Duration;
+
 use super::{Commit, Error, GroupId, Log, Write};
 use crate::config::valid::StateGrant;
 
@@ -13,6 +15,10 @@ const SWEEP_BYTES: usize = 1 << 20;
 pub const NAMESPACE: &str = "wasmill.state/";
 /// The same for those of sequence numbers, which end with the epoch of the idempotency table.
 pub const NUMBERS: &str = "wasmill.sequence/";
+/// How long a store may take to delete some; it is tried again.
+const SWEEP_TIME_MAX: Duration = Duration::from_secs(1);
+/// Of the record of an epoch. Those of before there was a version have none.
+const VERSION: u8 = 1;
 const STATE_NAME_DEFAULT: &str = "default";
 
 /// Of one consumer group; both 0 until a seek says otherwise.
@@ -27,21 +33,35 @@ fn key(group: &str) -> Vec<u8> {
 }
 
 /// The epoch of a group.
+///
+/// # Errors
+/// `Unreadable`: an epoch of 0 in its place would bring back what was reset (§13.4).
 pub fn read(log: &Log, group: &str) -> Result<Epoch, Error> {
-    let stored = log.meta_get(&key(group))?;
-    let read = stored.and_then(|bytes| {
-        let (completions, state) = bytes.split_first_chunk::<8>()?;
-        Some(Epoch {
-            completions: u64::from_le_bytes(*completions),
-            state: u64::from_le_bytes(state.try_into().ok()?),
-        })
-    });
-    Ok(read.unwrap_or_default())
+    match log.meta_get(&key(group))? {
+        None => Ok(Epoch::default()),
+        Some(bytes) => decode(&bytes).ok_or_else(|| Error::Unreadable {
+            what: format!("the epoch of group {group}").into(),
+        }),
+    }
+}
+
+fn decode(bytes: &[u8]) -> Option<Epoch> {
+    let numbers = match bytes.split_first() {
+        _ if bytes.len() == 16 => bytes,
+        Some((&VERSION, numbers)) => numbers,
+        _ => return None,
+    };
+    let (completions, state) = numbers.split_first_chunk::<8>()?;
+    Some(Epoch {
+        completions: u64::from_le_bytes(*completions),
+        state: u64::from_le_bytes(state.try_into().ok()?),
+    })
 }
 
 /// To be committed with the progress that it goes with.
 pub fn write(group: &str, epoch: Epoch) -> Write {
-    let value = [epoch.completions.to_le_bytes(), epoch.state.to_le_bytes()].concat();
+    let [completions, state] = [epoch.completions, epoch.state].map(u64::to_le_bytes);
+    let value = [&[VERSION], &completions[..], &state[..]].concat();
     Write::Meta {
         key: key(group),
         value: Some(value),
@@ -67,6 +87,20 @@ pub fn numbers_namespace(group: &str, epoch: Epoch) -> String {
 /// Whether a name is one of a namespace and not of a consumer group.
 pub fn is_namespace(name: &str) -> bool {
     name.starts_with(NAMESPACE) || name.starts_with(NUMBERS)
+}
+
+/// The number of a namespace, which is made when there is none. One whose epoch is over and that is empty gives
+/// its number away, so that resets use none up.
+pub fn namespace(log: &Log, name: &str) -> Result<GroupId, Error> {
+    if let Some(known) = log.find_group(name) {
+        return Ok(known);
+    }
+    for (group, old) in log.groups() {
+        if is_namespace(&old) && is_over(log, &old)? && log.state_is_empty(group)? {
+            return log.rename_group(group, &old, name);
+        }
+    }
+    log.group(name)
 }
 
 /// Whether a namespace is of an epoch of its group that is over; the group's own is when any was reset.
@@ -111,10 +145,11 @@ fn sweep_group(log: &Log, group: GroupId) -> Result<bool, Error> {
                 key: key.to_vec(),
                 value: None,
             });
-            log.commit(Commit {
+            let commit = Commit {
                 writes: writes.collect(),
                 ..Commit::default()
-            })?;
+            };
+            log.commit_within(commit, SWEEP_TIME_MAX)?;
             return Ok(true);
         }
     }
@@ -222,5 +257,99 @@ mod tests {
         assert_eq!(rounds, 2);
         assert_eq!(log.state_bytes(old).unwrap(), 0);
         assert!(log.state_bytes(other).unwrap() > 0 && log.state_bytes(new).unwrap() > 0);
+    }
+
+    #[test]
+    fn an_epoch_that_cannot_be_read_is_refused_and_one_without_a_version_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path(), super::super::Options::default()).unwrap();
+        let epoch = Epoch {
+            completions: 3,
+            state: 5,
+        };
+        let put = |value: Vec<u8>| {
+            let write = Write::Meta {
+                key: key("g"),
+                value: Some(value),
+            };
+            log.commit(Commit {
+                writes: vec![write],
+                ..Commit::default()
+            })
+            .unwrap();
+        };
+        put([3u64.to_le_bytes(), 5u64.to_le_bytes()].concat());
+        assert_eq!(read(&log, "g").unwrap(), epoch);
+        let Write::Meta {
+            value: Some(mut value),
+            ..
+        } = write("g", epoch)
+        else {
+            panic!("an epoch is a meta entry");
+        };
+        put(value.clone());
+        assert_eq!(read(&log, "g").unwrap(), epoch);
+        value[0] = VERSION + 1;
+        for unreadable in [value, b"3".to_vec(), Vec::new()] {
+            put(unreadable);
+            let why = read(&log, "g").unwrap_err();
+            assert!(why.to_string().contains("epoch of group g"), "{why}");
+        }
+    }
+
+    /// Every reset needs a namespace; only two of one kind are there at a time.
+    #[test]
+    fn resets_use_up_no_names_of_groups_and_without_one_are_refused() {
+        use super::super::{GROUPS_MAX, Options, TopicSpec};
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path(), Options::default()).unwrap();
+        let spec = TopicSpec::new("t", std::num::NonZeroU32::MIN);
+        let partition = log.create_topic(&spec).unwrap().partitions[0];
+        // Room for two of state and two of numbers.
+        for n in 0..GROUPS_MAX - 4 {
+            log.group(&format!("g{n}")).unwrap();
+        }
+        for n in 1..8 {
+            let epoch = Epoch {
+                completions: n,
+                state: n,
+            };
+            let names = [
+                state_namespace("g0", &grant("default", 1), epoch).unwrap(),
+                numbers_namespace("g0", epoch),
+            ];
+            let spaces = names.map(|name| namespace(&log, &name).unwrap());
+            let entry = |group| Write::State {
+                group,
+                partition,
+                key: vec![7; 16],
+                value: Some(vec![n as u8]),
+            };
+            let mut writes = vec![write("g0", epoch)];
+            writes.extend(spaces.map(entry));
+            log.commit(Commit {
+                writes,
+                ..Commit::default()
+            })
+            .unwrap();
+            // Not before it is empty.
+            while sweep(&log).unwrap() {}
+            for space in spaces {
+                let stored = log.state_get(space, partition, &[7; 16]).unwrap();
+                assert_eq!(stored.as_deref(), Some(&[n as u8][..]));
+            }
+        }
+        assert!(log.groups().len() <= GROUPS_MAX);
+        log.close().unwrap();
+        let log = Log::open(dir.path(), Options::default()).unwrap();
+        let now = read(&log, "g0").unwrap();
+        assert!(log.find_group(&numbers_namespace("g0", now)).is_some());
+        // Those of the epoch before are given away; nothing of another group is over.
+        let free = GROUPS_MAX - log.groups().len() + 2;
+        for n in 1..=free {
+            namespace(&log, &numbers_namespace(&format!("g{n}"), Epoch::default())).unwrap();
+        }
+        let full = namespace(&log, &numbers_namespace("last", Epoch::default()));
+        assert!(matches!(full, Err(Error::Limit { .. })), "{full:?}");
     }
 }

@@ -22,6 +22,10 @@ pub enum Error {
     )]
     Damaged { what: Arc<str> },
     #[error(
+        "{what} cannot be read: a newer wasmill wrote it, or it is damaged; use that version, or restore the data directory from a backup"
+    )]
+    Unreadable { what: Arc<str> },
+    #[error(
         "cannot write to the log: {cause}; free disk space or repair the disk, the log retries by itself"
     )]
     Failing { cause: Arc<str> },

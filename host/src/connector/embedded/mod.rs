@@ -59,6 +59,9 @@ use shared::Shared;
 use store::{Store, Target, database_dir};
 use writer::Writer;
 
+/// How long making a topic or a group is waited for: whoever wants one has others to look after.
+const MAKE_TIME_MAX: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 10 });
+
 /// An open log. Clones are the same log; the last one to go closes it.
 #[derive(Clone)]
 pub struct Log(Arc<Handle>);
@@ -187,7 +190,7 @@ impl Log {
         {
             return Ok(topic);
         }
-        self.ask(|reply| Job::CreateTopic(spec.clone(), reply))
+        self.ask_within(MAKE_TIME_MAX, |reply| Job::CreateTopic(spec.clone(), reply))
     }
 
     /// The same, waiting at most about `patience`; after that it may still come to be.
@@ -196,16 +199,7 @@ impl Log {
         spec: &TopicSpec,
         patience: Duration,
     ) -> Result<Arc<Topic>, Error> {
-        let (began, deadline) = (Instant::now(), Instant::now() + patience);
-        let (reply, answer) = sync_channel(1);
-        let job = Job::CreateTopic(spec.clone(), reply);
-        self.shared().queue.push(job, 0, Some(deadline))?;
-        let left = deadline.saturating_duration_since(Instant::now());
-        match answer.recv_timeout(left) {
-            Ok(made) => made,
-            Err(RecvTimeoutError::Disconnected) => Err(Error::Closed),
-            Err(RecvTimeoutError::Timeout) => Err(self.why_late(began.elapsed())),
-        }
+        self.ask_within(patience, |reply| Job::CreateTopic(spec.clone(), reply))
     }
 
     fn ask<T>(
@@ -215,6 +209,24 @@ impl Log {
         let (reply, answer) = sync_channel(1);
         self.shared().queue.push(job(reply), 0, None)?;
         answer.recv().unwrap_or(Err(Error::Closed))
+    }
+
+    /// After `Busy` or `Failing` it may still be done.
+    fn ask_within<T>(
+        &self,
+        patience: Duration,
+        job: impl FnOnce(std::sync::mpsc::SyncSender<Result<T, Error>>) -> Job,
+    ) -> Result<T, Error> {
+        let began = Instant::now();
+        let (reply, answer) = sync_channel(1);
+        let queue = &self.shared().queue;
+        queue.push(job(reply), 0, Some(began + patience))?;
+        let left = patience.saturating_sub(began.elapsed());
+        match answer.recv_timeout(left) {
+            Ok(made) => made,
+            Err(RecvTimeoutError::Disconnected) => Err(Error::Closed),
+            Err(RecvTimeoutError::Timeout) => Err(self.why_late(began.elapsed())),
+        }
     }
 
     #[must_use]
@@ -348,8 +360,17 @@ impl Log {
     pub fn group(&self, name: &str) -> Result<GroupId, Error> {
         match self.find_group(name) {
             Some(id) => Ok(id),
-            None => self.ask(|reply| Job::CreateGroup(name.to_owned(), reply)),
+            None => self.ask_within(MAKE_TIME_MAX, |reply| {
+                Job::CreateGroup(name.to_owned(), reply)
+            }),
         }
+    }
+
+    /// Gives a group's number to another name, durable on return. For those that hold nothing but state, of which
+    /// there is none any more, and that nobody uses.
+    fn rename_group(&self, id: GroupId, from: &str, to: &str) -> Result<GroupId, Error> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        self.ask_within(MAKE_TIME_MAX, |reply| Job::RenameGroup(id, from, to, reply))
     }
 
     #[must_use]
@@ -425,6 +446,10 @@ impl Log {
     /// Bytes of keys and values of a group's state, over all partitions. Reads all of it.
     pub fn state_bytes(&self, group: GroupId) -> Result<u64, Error> {
         self.shared().state_bytes(group)
+    }
+
+    fn state_is_empty(&self, group: GroupId) -> Result<bool, Error> {
+        self.shared().state_is_empty(group)
     }
 
     pub fn meta_get(&self, key: &[u8]) -> Result<Option<Slice>, Error> {

@@ -22,6 +22,7 @@ pub(super) struct Put {
 pub(super) enum Change {
     Topic(Arc<Topic>, Segment),
     Group(String),
+    Renamed(GroupId, String),
     /// The topic's open segment is closed as this, and that one opened.
     Roll {
         topic: u32,
@@ -104,6 +105,11 @@ impl Plan {
     pub(super) fn create_group(&mut self, id: GroupId, name: &str) {
         self.meta(catalog::group_key(id), Some(catalog::group_value(name)));
         self.changes.push(Change::Group(name.to_owned()));
+    }
+
+    pub(super) fn rename_group(&mut self, id: GroupId, name: &str) {
+        self.meta(catalog::group_key(id), Some(catalog::group_value(name)));
+        self.changes.push(Change::Renamed(id, name.to_owned()));
     }
 
     pub(super) fn roll(&mut self, topic: u32, closed: Segment, opened: Segment) {

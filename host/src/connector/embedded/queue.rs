@@ -14,6 +14,8 @@ pub(super) enum Job {
     Commit(Commit, AckOnce),
     CreateTopic(TopicSpec, SyncSender<Result<Arc<Topic>, Error>>),
     CreateGroup(String, SyncSender<Result<GroupId, Error>>),
+    /// The group of this number and name gets that name.
+    RenameGroup(GroupId, String, String, SyncSender<Result<GroupId, Error>>),
     /// Retention and expiry, as if it were this time.
     Maintain(i64, SyncSender<Result<(), Error>>),
     #[cfg(test)]

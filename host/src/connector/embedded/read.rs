@@ -155,6 +155,17 @@ impl Shared {
         Ok(bytes)
     }
 
+    pub(super) fn state_is_empty(&self, group: GroupId) -> Result<bool, Error> {
+        let state = self.read_state();
+        let keyspace = state.store()?.keyspace(Target::State)?;
+        let first = keyspace.prefix(group.0.to_be_bytes()).next();
+        match first.map(fjall::Guard::into_inner) {
+            None => Ok(true),
+            Some(Ok(_)) => Ok(false),
+            Some(Err(why)) => Err(Error::from_fjall("a table", &why)),
+        }
+    }
+
     pub(super) fn meta_get(&self, key: &[u8]) -> Result<Option<Slice>, Error> {
         self.get(Target::Meta, &user_key(key))
     }

@@ -264,6 +264,7 @@ fn change_catalog(state: &mut State, change: Change, dropped: &mut Vec<Target>) 
         Change::Group(name) => {
             catalog.add_group(name);
         }
+        Change::Renamed(id, name) => catalog.rename_group(id, name),
         Change::Roll {
             topic,
             closed,

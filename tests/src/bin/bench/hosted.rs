@@ -130,6 +130,7 @@ impl<'a> Setup<'a> {
 
     fn pipeline(&self) -> Result<Pipeline, String> {
         Ok(Pipeline {
+            written: String::new(),
             name: self.name.to_owned(),
             delivery: if self.case == Case::ExactlyOnce {
                 Delivery::ExactlyOnce

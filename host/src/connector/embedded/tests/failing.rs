@@ -213,3 +213,27 @@ fn a_full_queue_refuses_at_the_deadline_and_an_acknowledgement_that_panics_ends_
         .collect();
     assert_eq!(payloads, [b"a", b"b", b"d"]);
 }
+
+#[test]
+fn whoever_makes_a_topic_waits_for_make_time_max_at_most() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let p = topic(&log, "t", 1).partitions[0];
+    let (send, receive) = std::sync::mpsc::sync_channel::<()>(0);
+    let (began, begun) = std::sync::mpsc::channel();
+    let block = Box::new(move |_| {
+        began.send(()).unwrap();
+        receive.recv().unwrap();
+    });
+    log.submit(append(p, &[b"a"]), block).unwrap();
+    begun.recv().unwrap();
+    let at = Instant::now();
+    let spec = TopicSpec::new("late", std::num::NonZeroU32::MIN);
+    let refused = log.create_topic(&spec);
+    assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
+    assert!(at.elapsed() < MAKE_TIME_MAX + Duration::from_secs(2));
+    send.send(()).unwrap();
+    // It was only late.
+    until("the topic is there", || log.topic("late").is_some());
+    assert!(log.create_topic(&spec).is_ok());
+}
