@@ -210,9 +210,11 @@ fn a_thousand_requests_wait_on_a_few_threads() {
         seen.iter()
             .all(|(line, answer)| *answer == format!("{} {line}", line - 1))
     );
+    // Those of the ports that may block, however many wait: `BLOCKING_THREADS_MAX`.
+    let most = most.into_inner();
     assert!(
-        most.into_inner() <= before as u64 + 12,
-        "{before} threads before"
+        most <= before as u64 + 20,
+        "{most} threads, {before} before"
     );
     process.stop();
 }

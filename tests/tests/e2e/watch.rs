@@ -1,11 +1,13 @@
 //! What an operator watches: `top`, `tap`, `status`, and the metrics of a running host (§12.3).
 
 use std::collections::BTreeSet;
-use std::io::{BufRead as _, BufReader};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
 use wasmill::admin::wire::{Blob, Header, Record};
 use wasmill_tests::input::{Expected, Input};
 use wasmill_tests::process::{Process, until};
@@ -195,6 +197,43 @@ fn top_that_is_ended_by_a_signal_leaves_the_terminal_as_it_was() {
             std::fs::remove_file(place(name)).unwrap();
         }
     }
+    process.stop();
+}
+
+/// A window that is closed, a connection that breaks: nobody is there to type `q`.
+#[test]
+fn top_ends_when_its_terminal_is_gone() {
+    let site = Site::new(&probe_pipeline(&probe("")));
+    site.publish("in", 1, &[]);
+    let process = site.start();
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let terminal = File::options()
+        .read(true)
+        .write(true)
+        .open(name.to_str().unwrap())
+        .unwrap();
+    let mut top = Command::new(host_binary())
+        .arg("--data-dir")
+        .arg(site.data_dir())
+        .arg("top")
+        .stdin(terminal.try_clone().unwrap())
+        .stdout(terminal)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut master = File::from(master);
+    let mut shown = Vec::new();
+    // It has taken the screen.
+    while !String::from_utf8_lossy(&shown).contains("\u{1b}[?1049h") {
+        let mut part = [0; 4096];
+        let read = master.read(&mut part).unwrap();
+        shown.extend(&part[..read]);
+    }
+    // It is not its controlling terminal, so no signal tells.
+    drop(master);
+    until("it has ended", || top.try_wait().unwrap());
     process.stop();
 }
 

@@ -5,7 +5,9 @@
 mod model;
 mod view;
 
-use std::io::IsTerminal;
+use std::fs::File;
+use std::io::{self, IsTerminal};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,6 +17,8 @@ use ratatui::DefaultTerminal;
 use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::layout::Rect;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use super::Place;
@@ -86,6 +90,7 @@ fn watch(
     model: &mut Model,
     stop: &AtomicBool,
 ) -> Result<(), Error> {
+    let keys = Keys::new()?;
     let mut next = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         let now = Instant::now();
@@ -98,14 +103,46 @@ fn watch(
             view::draw(model, time::now_ms(), area, frame.buffer_mut());
         })?;
         let left = next.saturating_duration_since(Instant::now());
-        if event::poll(left.min(NOTICE))?
-            && let Event::Key(key) = event::read()?
-            && !press(key, model)
-        {
+        if !keys.wait(left.min(NOTICE))? {
             return Ok(());
+        }
+        while event::poll(Duration::ZERO)? {
+            if let Event::Key(key) = event::read()?
+                && !press(key, model)
+            {
+                return Ok(());
+            }
         }
     }
     Ok(())
+}
+
+/// The terminal that keys come from, which is not always standard input.
+struct Keys(OwnedFd);
+
+impl Keys {
+    fn new() -> io::Result<Self> {
+        let stdin = io::stdin();
+        let terminal = if stdin.is_terminal() {
+            stdin.as_fd().try_clone_to_owned()?
+        } else {
+            File::open("/dev/tty")?.into()
+        };
+        Ok(Self(terminal))
+    }
+
+    /// Waits for a key, a signal, or the end of this time. False when the terminal is gone: who read from it
+    /// then would find nothing for ever, and never wait.
+    fn wait(&self, time: Duration) -> io::Result<bool> {
+        let mut asked = [PollFd::new(&self.0, PollFlags::IN)];
+        let time = Timespec::try_from(time).unwrap_or_default();
+        match rustix::event::poll(&mut asked, Some(&time)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(why) => return Err(why.into()),
+        }
+        let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+        Ok(!asked.iter().any(|one| one.revents().intersects(gone)))
+    }
 }
 
 /// A host that does not answer is shown as that, and asked again.
