@@ -36,7 +36,7 @@ pub struct Host {
     /// Partitions of topics that `run` creates because a pipeline names them. Default 6; `None` = never create.
     pub create_topics: Option<NonZeroU32>,
     pub creation_context: CreationContext,
-    /// Messages without a context that are sampled a second. Default 1,000.
+    /// Messages without a context that are sampled a second. Default 500.
     pub traces_per_second: NonZeroU32,
     /// Default 4 files of 16 MiB; `None` = no files.
     pub logs: Option<LogFiles>,

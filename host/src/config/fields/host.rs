@@ -98,7 +98,7 @@ static TRACING: Block = Block {
                 min: 1,
                 max: 1_000_000,
             },
-            need: Need::Default("1000"),
+            need: Need::Default("500"),
             doc: "How many messages without a context are sampled a second on this host at most, whatever their share; those beyond are counted (`wasmill_traces_left_out_total`). A message whose context says sampled, and one that fails, is traced in any case.",
         },
     ],

@@ -17,8 +17,9 @@ use crate::{Arguments, Case, Measure, store};
 /// Topic, pipeline and group.
 const NAME: &str = "costs";
 const MESSAGES: u64 = 200_000;
-/// One message in so many is another.
+/// One message in so many is another; more often one that costs little.
 const ONE_IN: u64 = 20;
+const REPEATED_ONE_IN: u64 = 2;
 const ROUNDS: usize = 5;
 /// Messages that wait, and until when: long after the run.
 const WAITING: u64 = 100_000;
@@ -52,10 +53,10 @@ pub(crate) fn smoke(arguments: &Arguments) -> Result<(), String> {
 
 fn failures(arguments: &Arguments, messages: u64, rounds: usize) -> Result<(), String> {
     let echo = arguments.component("hostile")?;
-    let each = 1e6 / (messages / ONE_IN) as f64;
-    let mut letters = Cost::of(each);
-    let (mut retries, mut deferred, mut duplicates) =
-        (Cost::of(each), Cost::of(each), Cost::of(each));
+    let each = |one_in| Cost::of(1e6 / (messages / one_in) as f64);
+    let mut letters = each(ONE_IN);
+    let (mut retries, mut deferred) = (each(ONE_IN), each(ONE_IN));
+    let mut duplicates = each(REPEATED_ONE_IN);
     for round in 0..rounds {
         let run = |odd, case| {
             let trial = Trial {
@@ -90,7 +91,7 @@ fn failures(arguments: &Arguments, messages: u64, rounds: usize) -> Result<(), S
     }
     report::rows(
         &format!(
-            "Cost on top of a message that succeeds, µs each, one message in {ONE_IN} (log lines not counted)"
+            "Cost on top of a message that succeeds, µs each, one message in {ONE_IN}, of duplicates in {REPEATED_ONE_IN} (log lines not counted)"
         ),
         &[
             Row::new("a dead letter, wall time", letters.wall),
@@ -215,7 +216,11 @@ impl Trial {
     }
 
     fn payload(self, sequence: u64, payload: &mut Vec<u8>) -> Result<(), String> {
-        let is_odd = sequence % ONE_IN == 1;
+        let one_in = match self.odd {
+            Odd::Repeat => REPEATED_ONE_IN,
+            Odd::None | Odd::Reject | Odd::Fail => ONE_IN,
+        };
+        let is_odd = sequence % one_in == 1;
         let sequence = match self.odd {
             Odd::Reject if is_odd => {
                 payload.extend_from_slice(b"hostile:rejected");

@@ -50,7 +50,7 @@ impl<'a> Setup<'a> {
             case,
             max_attempts: 1,
             retry: valid::RetryMode::Inline,
-            traces_per_second: 1_000,
+            traces_per_second: 500,
         }
     }
 
