@@ -12,7 +12,7 @@ use wasmill::pipeline::returned::{ADDED_BYTES_MAX, Returned, retry_topic};
 
 use crate::hosted::Setup;
 use crate::report::{self, Row};
-use crate::{Arguments, Case, Measure, store};
+use crate::{Arguments, Case, Measure, due, store};
 
 /// Topic, pipeline and group.
 const NAME: &str = "costs";
@@ -42,13 +42,15 @@ enum Odd {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     failures(arguments, MESSAGES, ROUNDS)?;
-    waiting(arguments, MESSAGES, WAITING, ROUNDS)
+    waiting(arguments, MESSAGES, WAITING, ROUNDS)?;
+    due::run(arguments, WAITING, ROUNDS)
 }
 
 /// A few of each: the runs end, and what must be there is there.
 pub(crate) fn smoke(arguments: &Arguments) -> Result<(), String> {
     failures(arguments, 4_000, 1)?;
-    waiting(arguments, 4_000, 2_000, 1)
+    waiting(arguments, 4_000, 2_000, 1)?;
+    due::run(arguments, 1_000, 1)
 }
 
 fn failures(arguments: &Arguments, messages: u64, rounds: usize) -> Result<(), String> {
@@ -199,7 +201,10 @@ impl Trial {
             self.payload(sequence, payload)
         })?;
         if self.waiting > 0 {
-            put_aside(&log, self.waiting)?;
+            put_aside(&log, NAME, self.waiting, |sequence, payload| {
+                enrich_logic::sample(sequence, payload).map_err(|error| error.to_string())?;
+                Ok(WAIT_MS as i64)
+            })?;
         }
         log.close().map_err(|error| error.to_string())?;
         let mut setup = Setup::new(&dir, NAME, echo, self.case);
@@ -237,10 +242,16 @@ impl Trial {
     }
 }
 
-/// Fills the step of the ladder that is always there with messages as a host puts them aside.
-fn put_aside(log: &Log, messages: u64) -> Result<(), String> {
+/// Fills the step of the ladder that is always there with messages as a host puts them aside when they
+/// failed just now; `write` makes the payload and says when it is due, ms from now.
+pub(crate) fn put_aside(
+    log: &Log,
+    name: &str,
+    messages: u64,
+    write: impl Fn(u64, &mut Vec<u8>) -> Result<i64, String>,
+) -> Result<(), String> {
     let partitions = NonZeroU32::new(store::PARTITIONS).ok_or("no partitions")?;
-    let mut spec = TopicSpec::new(retry_topic(NAME, NAME, WAIT_MS), partitions);
+    let mut spec = TopicSpec::new(retry_topic(name, name, WAIT_MS), partitions);
     // As the host makes it, or it would not take it for its own.
     spec.internal = true;
     spec.max_message_bytes = spec
@@ -252,13 +263,13 @@ fn put_aside(log: &Log, messages: u64) -> Result<(), String> {
         .map_err(|error| error.to_string())?
         .as_millis() as i64;
     store::fill_topic(log, &topic, messages, |sequence, payload, headers| {
-        enrich_logic::sample(sequence, payload).map_err(|error| error.to_string())?;
+        let due_ms = now_ms + write(sequence, payload)?;
         let key = enrich_logic::sample_key(sequence);
         let returned = Returned {
             attempts: 1,
-            due_ms: now_ms + WAIT_MS as i64,
-            first_failed_at_ms: Some(now_ms),
-            origin_topic: NAME.to_owned(),
+            due_ms,
+            first_failed_at_ms: Some(due_ms),
+            origin_topic: name.to_owned(),
             origin_partition: topic.partition_for(Some(key.as_bytes())),
             origin_offset: sequence,
             redrive_count: 0,

@@ -5,6 +5,7 @@
 mod bare;
 mod commands;
 mod costs;
+mod due;
 mod frame;
 mod hosted;
 mod latency;
