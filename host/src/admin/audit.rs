@@ -138,7 +138,7 @@ impl Trail {
         let Ordered { key, entry } = ordered;
         let ended = match failed {
             None => entry,
-            Some(why) => noted(&entry, &format!("not done: {why}")),
+            Some(why) => noted(&entry, &format!("ended with an error: {why}")),
         };
         self.log.commit_within(
             Commit {
@@ -280,7 +280,10 @@ mod tests {
         let ordered = trail.begin("cli", "pause", "p", None).unwrap();
         let why = Error::new(Code::Busy, "it does not stop", "");
         trail.end(ordered, Some(&why)).unwrap();
-        assert_eq!(note(&trail), (2, "not done: it does not stop".into()));
+        assert_eq!(
+            note(&trail),
+            (2, "ended with an error: it does not stop".into())
+        );
     }
 
     #[test]

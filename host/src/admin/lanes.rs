@@ -12,9 +12,12 @@ pub const ORDERS_AT_ONCE_MAX: usize = 4;
 pub const WRITES_AT_ONCE_MAX: usize = 8;
 /// Requests that read messages or files, at a time.
 pub const READS_AT_ONCE_MAX: usize = 4;
-/// Requests of both ports that may block at a time: the above, and four that only look at how the host is.
+/// Requests of the admin port that look at how the host is, at a time: the number of open dead letters may have
+/// to be counted on a slow disk.
+pub const LOOKS_AT_ONCE_MAX: usize = 3;
+/// Requests of both ports that may block at a time: the above, and one more for health and metrics.
 pub const BLOCKING_THREADS_MAX: usize =
-    ORDERS_AT_ONCE_MAX + WRITES_AT_ONCE_MAX + READS_AT_ONCE_MAX + 4;
+    ORDERS_AT_ONCE_MAX + WRITES_AT_ONCE_MAX + READS_AT_ONCE_MAX + LOOKS_AT_ONCE_MAX + 1;
 
 /// What a request waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +35,7 @@ pub(super) struct Lanes {
     orders: Arc<Semaphore>,
     writes: Arc<Semaphore>,
     reads: Arc<Semaphore>,
+    looks: Arc<Semaphore>,
 }
 
 impl Default for Lanes {
@@ -41,6 +45,7 @@ impl Default for Lanes {
             orders: of(ORDERS_AT_ONCE_MAX),
             writes: of(WRITES_AT_ONCE_MAX),
             reads: of(READS_AT_ONCE_MAX),
+            looks: of(LOOKS_AT_ONCE_MAX),
         }
     }
 }
@@ -49,12 +54,39 @@ impl Lanes {
     /// Waits for a place; who goes away before that leaves the queue. To be held until the work is done.
     pub(super) async fn enter(&self, lane: Lane) -> Option<OwnedSemaphorePermit> {
         let places = match lane {
-            Lane::Look => return None,
+            Lane::Look => &self.looks,
             Lane::Read => &self.reads,
             Lane::Write => &self.writes,
             Lane::Order => &self.orders,
         };
         // They are never closed.
         Arc::clone(places).acquire_owned().await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// Health and metrics do not enter, and so find a thread.
+    #[test]
+    fn looks_at_once_max_leaves_health_a_thread() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let lanes = Lanes::default();
+            let mut held = Vec::new();
+            for _ in 0..LOOKS_AT_ONCE_MAX {
+                held.push(lanes.enter(Lane::Look).await.unwrap());
+            }
+            let wait = Duration::from_millis(10);
+            let more = tokio::time::timeout(wait, lanes.enter(Lane::Look)).await;
+            assert!(more.is_err());
+            drop(held);
+            assert!(lanes.enter(Lane::Look).await.is_some());
+        });
     }
 }

@@ -16,7 +16,7 @@ pub mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, TryRecvError, TrySendError};
 use std::time::{Duration, Instant};
 
 use crate::admin::console::Console;
@@ -119,10 +119,10 @@ pub fn run(config: &Config, choices: Choices, keeper: &mut Keeper) -> Result<(),
     keep_logs(config, keeper);
     let stop = Stop::default();
     let signals = signals(&stop)?;
-    let mut host = opened.start(stop)?;
+    let mut host = opened.start(Arc::clone(&stop))?;
     loop {
         match signals.try_recv() {
-            Ok(SIGHUP) => host.reload(),
+            Ok(SIGHUP) if !stop.load(Ordering::Relaxed) => host.reload(),
             Ok(_) | Err(TryRecvError::Disconnected) => break,
             Err(TryRecvError::Empty) => {}
         }
@@ -391,7 +391,12 @@ fn signals(stop: &Stop) -> Result<Receiver<i32>, Error> {
                 if signal != SIGHUP {
                     stop.store(true, Ordering::Relaxed);
                 }
-                if send.send(signal).is_err() {
+                // A reload that finds others waiting has nothing new to say, and must not hold up a signal to end.
+                let sent = match signal {
+                    SIGHUP => !matches!(send.try_send(signal), Err(TrySendError::Disconnected(_))),
+                    _ => send.send(signal).is_ok(),
+                };
+                if !sent {
                     return;
                 }
             }

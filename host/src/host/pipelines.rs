@@ -11,7 +11,7 @@ use crate::admin::error::{Code, Error as Refusal};
 use crate::admin::operations::{Changes, RejectRequest};
 use crate::admin::seek::{self, SeekReply, SeekRequest, Tables};
 use crate::config::valid::{Config, Host, Pipeline};
-use crate::connector::embedded::{Commit, Handed, Health, Log, Write, epoch};
+use crate::connector::embedded::{self, Commit, Handed, Health, Log, Write, epoch};
 use crate::expression::nearest;
 use crate::pipeline::reject::{Found, Reject};
 use crate::pipeline::snapshot::{Snapshot, State};
@@ -198,6 +198,11 @@ impl Pipelines {
             slot.watch.restart(digest, 0);
             slot.watch.enter(State::Paused, Some(why));
             return Ok(());
+        }
+        if slot.has_void_pause(log)?
+            && let Err(error) = write(log, slot.resume())
+        {
+            tracing::warn!(%error, pipeline = slot.name(), "a pause that has ended stays stored");
         }
         let suspect = self.suspect && !slot.replayed;
         let started = slot
@@ -513,7 +518,10 @@ impl Pipelines {
                 return Ok(moved.map(drop)?);
             }
             if self.is_stopping() {
-                return Err(stopping());
+                let message =
+                    format!("whether the group {group} moved is not known: the host is stopping");
+                let help = "`wasmill groups describe` says where it is once the host is down or runs again";
+                return Err(Refusal::new(Code::Busy, message, help));
             }
             if Instant::now() >= deadline {
                 self.moving = Some(Moving {
@@ -648,14 +656,17 @@ impl Pipelines {
         })
     }
 
-    fn write(&self, write: Write) -> Result<(), Refusal> {
-        let commit = Commit {
-            writes: vec![write],
-            ..Commit::default()
-        };
-        self.log.commit_within(commit, PATIENCE)?;
-        Ok(())
+    fn write(&self, one: Write) -> Result<(), Refusal> {
+        Ok(write(&self.log, one)?)
     }
+}
+
+fn write(log: &Log, one: Write) -> Result<(), embedded::Error> {
+    let commit = Commit {
+        writes: vec![one],
+        ..Commit::default()
+    };
+    log.commit_within(commit, PATIENCE).map(drop)
 }
 
 /// What the worker found; `None` when it did not look in time, and will not.

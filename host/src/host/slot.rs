@@ -104,6 +104,13 @@ impl Slot {
         Ok(held(&stored, self.name(), &self.prepared.pipeline.written))
     }
 
+    /// A pause that what is written has ended since. Left there, it would come back with the old text.
+    pub(super) fn has_void_pause(&self, log: &Log) -> Result<bool, Error> {
+        let stored = log.meta_get(&key(self.name()))?;
+        let written = &self.prepared.pipeline.written;
+        Ok(stored.is_some_and(|stored| held(&stored, self.name(), written).is_none()))
+    }
+
     /// A pause from now on, until what is written for it changes.
     pub(super) fn pause(&self, now_ms: i64) -> Write {
         let held = Override {
@@ -147,12 +154,8 @@ fn held(stored: &[u8], name: &str, written: &str) -> Option<String> {
     })
 }
 
-/// Of everything a pipeline's configuration comes to.
+/// Of everything a pipeline's configuration comes to, and of what is written for it: that decides about pauses.
 fn digest(pipeline: &Pipeline) -> String {
-    let pipeline = Pipeline {
-        written: String::new(),
-        ..pipeline.clone()
-    };
     let digest = Sha256::digest(format!("{pipeline:?}"));
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -76,6 +76,7 @@ where
         self.entries.clear();
         self.batch.clear();
         self.replay_bytes = 0;
+        self.sequences.get_mut().next_call();
         if self.is_circuit_open() && !self.probes {
             self.collect_given_up();
             return Ok(());
@@ -85,7 +86,6 @@ where
         }
         self.failed.clear();
         self.wake_claim_waiters();
-        self.give_up_gaps();
         let max = self.call_messages_max();
         let Some(max) = self.within_rate(max) else {
             return Ok(());
@@ -97,6 +97,10 @@ where
                 self.collect_due(max);
             }
             self.collect_fresh(max)?;
+            // Behind what is read and the limits: what is missing may be there.
+            if self.give_up_gaps() && self.entries.is_empty() {
+                self.collect_due(max);
+            }
         }
         self.spend_rate(max);
         if self.entries.is_empty() {

@@ -66,6 +66,8 @@ struct Gap<D> {
     ends: BTreeSet<(i64, Id)>,
     /// Where it stands in the index.
     look_ms: i64,
+    /// The end of the partition when the wait of the first one was over.
+    read_to: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -149,6 +151,7 @@ impl<D: Copy> Sequences<D> {
             waiting: BTreeMap::new(),
             ends: BTreeSet::new(),
             look_ms: i64::MAX,
+            read_to: None,
         });
         gap.waiting
             .insert((number.value, id), Parked { delivery, end_ms });
@@ -180,29 +183,41 @@ impl<D: Copy> Sequences<D> {
         {
             freed.extend(self.unpark(id));
         }
+        // The wait of the next one may be over, too.
+        self.place(number.key, None);
         Some(number.value)
     }
 
-    /// Into `freed` the first message of each key whose wait is over, as long as nothing else of the key is
-    /// held up (`is_held`): that one may be what is missing.
+    /// The message is finished and its number does not count.
+    pub fn finish_without(&mut self, id: Id) {
+        self.granted.remove(&id);
+    }
+
+    /// Into `freed` the first message of each key whose wait is over, when it may go (`may_go`, which also gets
+    /// a place to remember how far the partition has to be read before that): what is missing may be held up,
+    /// or not be read yet.
     pub fn give_up(
         &mut self,
         now_ms: i64,
-        is_held: impl Fn(&D) -> bool,
+        may_go: impl Fn(&D, &mut Option<u64>) -> bool,
         freed: &mut Vec<(Number, D)>,
     ) {
         while let Some(&(at, key)) = self.index.first()
             && at <= now_ms
         {
-            let first = self.gaps.get(&key).and_then(|gap| {
+            let first = self.gaps.get_mut(&key).and_then(|gap| {
                 let (&(value, id), parked) = gap.waiting.first_key_value()?;
-                Some((value, id, parked.delivery))
+                let goes = may_go(&parked.delivery, &mut gap.read_to);
+                if goes {
+                    gap.read_to = None;
+                }
+                Some((value, id, parked.delivery, goes))
             });
-            let Some((value, id, delivery)) = first else {
+            let Some((value, id, delivery, goes)) = first else {
                 self.index.remove(&(at, key));
                 continue;
             };
-            if !is_held(&delivery) {
+            if goes {
                 self.unpark(id);
                 self.granted.insert(id);
                 freed.push((Number { key, value }, delivery));

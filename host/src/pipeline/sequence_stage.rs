@@ -8,7 +8,6 @@ use crate::message::MessageRef;
 use crate::pipeline::admit::{Looked, Stage};
 use crate::pipeline::counts::Observer;
 use crate::pipeline::handler::Handler;
-use crate::pipeline::returned::is_redriven;
 use crate::pipeline::run::{Clock, Entry, Work, Worker};
 use crate::pipeline::sequence::{Number, SequenceKey, Standing};
 use crate::pipeline::settlement::SequenceWrite;
@@ -37,8 +36,9 @@ where
         let Some(policy) = &self.plan.sequence else {
             return Ok(None);
         };
-        if is_redriven(&looked.returned) {
-            // Its number was passed over when it became a dead letter; somebody wants it processed now.
+        if looked.returned.is_some() {
+            // Its number was passed over when it became a dead letter, and somebody wants it processed now; or it
+            // was put aside when there were no numbers yet.
             return Ok(None);
         }
         let Some(key) = self.sequence_key(delivery, &looked.message) else {
@@ -64,8 +64,10 @@ where
             }
         }
         let id = (delivery.partition, delivery.offset);
-        match sequences.standing(number, id, goes || delivery.attempts > 0) {
+        match sequences.standing(number, id, delivery.attempts > 0) {
             Standing::Next => Ok(Some(number)),
+            // Given up by hand, which says nothing of those before it: they keep their turn.
+            Standing::Gap { .. } if goes => Ok(None),
             Standing::Gap { .. } => Err(Stage::Gap(number)),
             Standing::Stale { last } => Err(Stage::Stale(
                 number,
@@ -106,18 +108,23 @@ where
         self.sequences.get_mut().park(number, id, delivery, end_ms);
     }
 
-    /// Lets those go whose missing number did not come in time.
-    pub(super) fn give_up_gaps(&mut self) {
+    /// Lets those go whose missing number did not come in time; whether there were any. Not before everything
+    /// was read that was there when the time was over.
+    pub(super) fn give_up_gaps(&mut self) -> bool {
         if self.plan.sequence.is_none() {
-            return;
+            return false;
         }
         let now_ms = self.now_ms();
         let mut freed = Vec::new();
         let mut sequences = self.sequences.take();
-        sequences.next_call();
-        let is_held = |delivery: &Delivery| self.lanes.blocks(self.lane(delivery));
-        sequences.give_up(now_ms, is_held, &mut freed);
+        let may_go = |delivery: &Delivery, read_to: &mut Option<u64>| {
+            let index = delivery.partition as usize;
+            let end = *read_to.get_or_insert_with(|| self.connector.end(index));
+            !self.lanes.blocks(self.lane(delivery)) && self.has_read(index, end)
+        };
+        sequences.give_up(now_ms, may_go, &mut freed);
         self.sequences.replace(sequences);
+        let any = !freed.is_empty();
         for (number, delivery) in freed {
             self.counts.gaps += 1;
             tracing::warn!(
@@ -128,15 +135,32 @@ where
             );
             self.lanes.insert(self.lane(&delivery), delivery);
         }
+        any
+    }
+
+    /// Everything before `end` was taken from the partition, or no more can be until something is finished.
+    fn has_read(&self, index: usize, end: u64) -> bool {
+        let Some(partition) = self.partitions.get(index) else {
+            return true;
+        };
+        let (window, offsets) = (self.plan.window, &partition.offsets);
+        let is_full = offsets.unfinished() >= u64::from(window.messages)
+            || offsets.room() == 0
+            || partition.window.bytes() as u64 >= window.bytes;
+        offsets.position() >= end || is_full || !self.control.reads()
     }
 
     /// The message is finished: its number becomes durable with it, and who waited for it goes on.
     pub(super) fn finish_number(&mut self, entry: &Entry) {
-        let Some(number) = entry.number else {
+        if self.plan.sequence.is_none() {
             return;
-        };
+        }
         let delivery = &entry.delivery;
         let id = (delivery.partition, delivery.offset);
+        let Some(number) = entry.number else {
+            self.sequences.get_mut().finish_without(id);
+            return;
+        };
         let mut freed = Vec::new();
         let ticket = self.tickets + 1;
         let sequences = self.sequences.get_mut();

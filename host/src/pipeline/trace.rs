@@ -108,6 +108,12 @@ impl Sampling {
         }
     }
 
+    /// Every message was asked for.
+    #[must_use]
+    pub const fn takes_all(&self) -> bool {
+        self.below >= 1 << 63
+    }
+
     fn is_below(&self, trace: u128) -> bool {
         (trace as u64 >> 1) < self.below
     }
@@ -240,6 +246,7 @@ mod tests {
         let all = Sampling::new(true, 1.0);
         assert!(!all.samples(Some(&says(false)), 1));
         assert!(all.samples(None, u128::MAX));
+        assert!(all.takes_all() && !Sampling::new(true, 0.999).takes_all());
         // By ratio alone the context's flag says nothing.
         assert!(Sampling::new(false, 1.0).samples(Some(&says(false)), 1));
     }

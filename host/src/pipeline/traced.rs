@@ -46,8 +46,8 @@ where
         let context = Context::of(&looked.message.headers);
         let trace = trace_of(origin.hash, self.reader, partition.number, looked.offset);
         let is_chosen = sampling.samples(context.as_ref(), trace);
-        // What another has begun to trace goes on.
-        let goes_on = sampling.parent_based && context.is_some();
+        // What another has begun to trace goes on, and all are all.
+        let goes_on = sampling.parent_based && context.is_some() || sampling.takes_all();
         is_chosen && (goes_on || self.observer.begins_trace())
     }
 

@@ -188,7 +188,10 @@ fn a_bad_reload_changes_nothing_and_a_good_one_only_what_changed() {
         by_signal.is_some_and(|line| line.contains("reload")),
         "{audit}"
     );
-    assert!(audit.contains("not done"), "the refused ones: {audit}");
+    assert!(
+        audit.contains("ended with an error"),
+        "the refused ones: {audit}"
+    );
     std::fs::write(site.config(), &good).unwrap();
     assert!(done(&site, &["reload"]).contains("second new"));
     produce(&process, &oks(15, 5));

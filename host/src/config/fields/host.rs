@@ -99,7 +99,7 @@ static TRACING: Block = Block {
                 max: 1_000_000,
             },
             need: Need::Default("500"),
-            doc: "How many messages without a context are sampled a second on this host at most, whatever their share; those beyond are counted (`wasmill_traces_left_out_total`). A message whose context says sampled, and one that fails, is traced in any case.",
+            doc: "How many messages without a context are sampled a second on this host at most, whatever their share; those beyond are counted (`wasmill_traces_left_out_total`). A message whose context says sampled, and one that fails, is traced in any case; with `always_on` all are.",
         },
     ],
     later: &[],

@@ -21,7 +21,7 @@ fn finish(sequences: &mut Sequences<u64>, value: i64) -> Vec<u64> {
 
 fn give_up(sequences: &mut Sequences<u64>, now_ms: i64, is_held: bool) -> Vec<u64> {
     let mut freed = Vec::new();
-    sequences.give_up(now_ms, |_| is_held, &mut freed);
+    sequences.give_up(now_ms, |_, _| !is_held, &mut freed);
     freed.into_iter().map(|(_, delivery)| delivery).collect()
 }
 
@@ -91,6 +91,39 @@ fn a_gap_is_given_up_in_the_order_of_the_numbers_and_not_while_the_key_is_held_u
     );
     finish(&mut sequences, 5);
     assert_eq!(give_up(&mut sequences, now + HELD_UP_MS, false), [40]);
+}
+
+/// What is missing may lie unread in the log, because nothing could be read meanwhile.
+#[test]
+fn a_gap_is_not_given_up_before_what_was_there_when_its_time_was_over_is_read() {
+    let mut sequences = Sequences::default();
+    sequences.learn(key(1), Some(1));
+    sequences.park(number(5), (0, 50), 50, TIMEOUT);
+    let look = |sequences: &mut Sequences<u64>, now_ms, end: u64, position: u64| {
+        let mut freed = Vec::new();
+        let may_go = |_: &u64, read_to: &mut Option<u64>| position >= *read_to.get_or_insert(end);
+        sequences.give_up(now_ms, may_go, &mut freed);
+        freed.len()
+    };
+    assert_eq!(look(&mut sequences, TIMEOUT, 70, 60), 0);
+    // What came afterwards came too late.
+    assert_eq!(look(&mut sequences, TIMEOUT + HELD_UP_MS, 90, 69), 0);
+    assert_eq!(look(&mut sequences, TIMEOUT + 2 * HELD_UP_MS, 90, 70), 1);
+}
+
+/// Each message after a gap of its own: the waits of the later ones are over as well.
+#[test]
+fn gaps_whose_time_is_over_follow_each_other_at_once() {
+    let mut sequences = Sequences::default();
+    sequences.learn(key(1), Some(1));
+    for value in [3, 5, 7] {
+        let id = (0, value as u64);
+        sequences.park(number(value), id, value as u64, TIMEOUT);
+    }
+    for value in [3, 5, 7] {
+        assert_eq!(give_up(&mut sequences, TIMEOUT, false), [value as u64]);
+        finish(&mut sequences, value);
+    }
 }
 
 #[test]
@@ -195,7 +228,7 @@ impl Played {
         self.now_ms += ms;
         while self.earliest_end().is_some_and(|end| end <= self.now_ms) {
             let mut freed = Vec::new();
-            self.sequences.give_up(self.now_ms, |_| false, &mut freed);
+            self.sequences.give_up(self.now_ms, |_, _| true, &mut freed);
             assert_eq!(freed.len(), 1, "each look lets one go");
             for (number, (offset, value)) in freed {
                 assert_eq!(number.value, value);

@@ -62,7 +62,7 @@ impl Publishing {
         let is_there = headers.as_headers().last(HEADER).is_some();
         let own: u128 = traced.random.random::<u128>().max(1);
         let sampling = &traced.on.sampling;
-        let goes_on = sampling.parent_based && parent.is_some();
+        let goes_on = sampling.parent_based && parent.is_some() || sampling.takes_all();
         let is_sampled =
             sampling.samples(parent.as_ref(), own) && (goes_on || traced.on.allowance.take());
         let at = SpanRef {
