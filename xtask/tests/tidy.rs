@@ -354,7 +354,8 @@ fn no_unfinished_code_and_no_test_that_is_skipped() {
         "XXX",
         "todo!",
         "unimplemented!",
-        "#[ignore",
+        // In two parts, so that a search for it finds none here.
+        concat!("#[", "ignore"),
         "under construction",
     ];
     let mut broken = Vec::new();
@@ -453,12 +454,11 @@ fn no_path_of_a_machine_is_in_the_repository() {
     let mut broken = Vec::new();
     for ending in [".rs", ".toml", ".md", ".yaml", ".wit", ".json"] {
         for source in files("", ending) {
-            let said = ["/work/", "/home/", "/root/"]
+            let said = ["work", "home", "root"]
+                .map(|folder| format!("/{folder}/"))
                 .into_iter()
                 .filter(|path| source.text.contains(path));
-            if source.path != "xtask/tests/tidy.rs" {
-                broken.extend(said.map(|path| format!("{}: {path}", source.path)));
-            }
+            broken.extend(said.map(|path| format!("{}: {path}", source.path)));
         }
     }
     none("paths of one machine", broken);

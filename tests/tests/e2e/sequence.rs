@@ -71,6 +71,41 @@ fn numbers_are_put_in_order_and_those_processed_before_are_passed_over_also_afte
     );
 }
 
+/// A message that is given up by hand while it waits leaves those before it their turn.
+#[test]
+fn giving_up_a_message_that_waits_for_its_number_passes_no_other_over() {
+    let site = Site::new(&pipeline("gap_timeout: 60s"));
+    site.publish("in", 1, &[]);
+    let mut process = site.start();
+    let waiting = [
+        numbered("one", "a", 1),
+        numbered("three", "a", 3),
+        numbered("five", "a", 5),
+    ];
+    produce(&process, &waiting);
+    until("both wait", || {
+        let partition = process.partitions().pop()?;
+        (partition.committed == 1 && partition.holder?.offset == 1).then_some(())
+    });
+    let data_dir = site.data_dir();
+    let reject = ["reject", "in/0@2", "--group", "g", "--note", "gone"];
+    let place = ["--data-dir", data_dir.to_str().unwrap()];
+    let done = site.command(&[&place[..], &reject[..]].concat(), &[]);
+    assert!(done.status.success(), "{done:?}");
+    until("it is a dead letter", || {
+        let letters = process.metric("wasmill_dead_letters_total", &["rejected_by_operator"]);
+        (letters > 0.0).then_some(())
+    });
+    produce(
+        &process,
+        &[numbered("two", "a", 2), numbered("four", "a", 4)],
+    );
+    process.await_drained();
+    process.stop();
+    assert_eq!(ids(&site.read("out")), ["one", "two", "three", "four"]);
+    assert_eq!(ids(&site.read("in.g.dlq")), ["five"]);
+}
+
 #[test]
 fn a_gap_shows_in_status_holds_its_key_only_and_is_given_up_in_time() {
     let site = Site::new(&pipeline("stale: dead_letter, gap_timeout: 3s"));
